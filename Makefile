@@ -1,0 +1,49 @@
+# make demo    an environment, the package, two pictures in outputs/
+# make test    an environment, the package with its test extra, the tests
+# make check   the linters and the tests, as CI runs them
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = setup.cfg pyproject.toml constraints.txt
+
+.PHONY: demo test test-slow test-cuda lint fix check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/diffusers-imagen generate "一只戴着帽子的猫" "a cat wearing a hat" --output outputs/cat_with_hat.png --seed 0
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+test-cuda: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m cuda
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fix: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) outputs build dist
+
+$(VENV)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@

@@ -1,0 +1,110 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Attention over image tokens and text tokens, behind Diffusers' attention dispatch.
+
+Legend: B batch, C channels, H W height and width of a level, N = H * W image tokens, L text tokens,
+D text width.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor, nn
+
+from diffusers_imagen.models.initialisation import zeroed
+
+
+class ImagenAttnProcessor:
+    """Attend from image tokens to image and text tokens in one softmax, or to text tokens alone."""
+
+    # Read and set by Diffusers' `set_attention_backend` and context parallelism.
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(self, attn: "ImagenAttention", tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        """Return (B, N, C) for `tokens` (B, N, C), `text` (B, L, D) and `text_mask` (B, L)."""
+        B, N, C = tokens.shape
+        L = text.shape[1]
+        heads = (attn.heads, C // attn.heads)
+        query = attn.to_q(tokens).view(B, N, *heads)
+        key = attn.add_k_proj(text).view(B, L, *heads)
+        value = attn.add_v_proj(text).view(B, L, *heads)
+        mask = text_mask
+        if attn.to_k is not None and attn.to_v is not None:
+            # Text keys come last: image tokens are always visible, so their part of the mask is constant.
+            key = torch.cat([attn.to_k(tokens).view(B, N, *heads), key], dim=1)
+            value = torch.cat([attn.to_v(tokens).view(B, N, *heads), value], dim=1)
+            mask = torch.cat([text_mask.new_ones(B, N), text_mask], dim=1)
+        attended = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=mask[:, None, None, :],
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        return attn.to_out[0](attended.reshape(B, N, C))
+
+
+class ImagenAttention(nn.Module, AttentionModuleMixin):
+    """Multi-head attention whose keys are the image's and the text's (Imagen, appendix D.3.1), or the text's only.
+
+    Args:
+        dim: C, width of the image tokens.
+        text_dim: D, width of the text tokens.
+        head_dim: width of a head; C must be a multiple of it.
+        attend_image: whether image tokens are keys too; without them this is plain cross-attention.
+    """
+
+    _default_processor_cls = ImagenAttnProcessor
+    _available_processors = [ImagenAttnProcessor]  # noqa: RUF012 (the host reads it as a class attribute)
+    _supports_qkv_fusion = False
+
+    def __init__(self, dim: int, text_dim: int, head_dim: int, attend_image: bool) -> None:
+        super().__init__()
+        self.heads = dim // head_dim
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(dim, dim, bias=False) if attend_image else None
+        self.to_v = nn.Linear(dim, dim, bias=False) if attend_image else None
+        self.add_k_proj = nn.Linear(text_dim, dim, bias=False)
+        self.add_v_proj = nn.Linear(text_dim, dim, bias=False)
+        self.to_out = nn.ModuleList([zeroed(nn.Linear(dim, dim))])
+        self.processor = ImagenAttnProcessor()
+
+    def forward(self, tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        """Return (B, N, C), to be added to `tokens` (B, N, C)."""
+        return self.processor(self, tokens, text, text_mask)
+
+
+class ImagenAttentionBlock(nn.Module):
+    """Norm, attention, residual; then an optional feed-forward of `feed_forward_mult` times the width."""
+
+    def __init__(
+        self,
+        dim: int,
+        text_dim: int,
+        head_dim: int,
+        num_groups: int,
+        attend_image: bool,
+        feed_forward_mult: int,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(num_groups, dim)
+        self.attn = ImagenAttention(dim, text_dim, head_dim, attend_image)
+        self.feed_forward = None
+        if feed_forward_mult:
+            hidden = feed_forward_mult * dim
+            self.feed_forward = nn.Sequential(
+                nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), zeroed(nn.Linear(hidden, dim))
+            )
+
+    def forward(self, x: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        """Return (B, C, H, W) for `x` (B, C, H, W), `text` (B, L, D) and `text_mask` (B, L)."""
+        B, C, H, W = x.shape
+        tokens = x.flatten(2).transpose(1, 2)  # (B, N, C); a view where x is channels_last
+        normed = self.norm(x).flatten(2).transpose(1, 2)
+        tokens = tokens + self.attn(normed, text, text_mask)
+        if self.feed_forward is not None:
+            tokens = tokens + self.feed_forward(tokens)
+        return tokens.transpose(1, 2).view(B, C, H, W)

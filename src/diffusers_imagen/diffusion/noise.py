@@ -17,7 +17,6 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
 _SCHEDULE_KINDS = ("cosine", "linear")
 _LINEAR_FIRST_BETA = 1e-4
-_LINEAR_SLOPE = 10.0
 _LINEAR_LOG_SNR_LIMIT = -math.log(math.expm1(_LINEAR_FIRST_BETA))
 
 
@@ -27,7 +26,7 @@ class NoiseSchedule:
 
     "cosine" is log_snr = -2 ln tan(angle), the angle linear in t (arXiv:2202.00512, section 4; arXiv:2301.11093).
     "linear" is DDPM's linear betas, 1e-4 to 0.02 over 1000 steps, in continuous time (arXiv:2107.00630, appendix):
-    log_snr = -ln(expm1(1e-4 + 10 u^2)), u linear in t.
+    log_snr = -ln(expm1(1e-4 + 10 u^2)), u linear in t between the limits (so that the factor 10 has no effect).
 
     Args:
         kind: Shape of the schedule, "cosine" or "linear".
@@ -85,8 +84,8 @@ class NoiseSchedule:
             start, stop = self._angles()
             place = torch.atan(torch.exp(-log_snr / 2))
         else:
-            start, stop = self._linear_u(self.log_snr_max), self._linear_u(self.log_snr_min)
-            place = ((F.softplus(-log_snr) - _LINEAR_FIRST_BETA) / _LINEAR_SLOPE).clamp(min=0).sqrt()
+            start, stop = self._linear_place(self.log_snr_max), self._linear_place(self.log_snr_min)
+            place = (F.softplus(-log_snr) - _LINEAR_FIRST_BETA).clamp(min=0).sqrt()
         return ((place - start) / (stop - start)).clamp(0, 1)
 
     def clamp(self, log_snr: Tensor) -> Tensor:
@@ -101,8 +100,8 @@ class NoiseSchedule:
         return 2 * (torch.sin(complement).log() - torch.sin(angle).log())
 
     def _linear_log_snr(self, t: Tensor) -> Tensor:
-        start, stop = self._linear_u(self.log_snr_max), self._linear_u(self.log_snr_min)
-        integral = _LINEAR_FIRST_BETA + _LINEAR_SLOPE * (start + t * (stop - start)).square()
+        start, stop = self._linear_place(self.log_snr_max), self._linear_place(self.log_snr_min)
+        integral = _LINEAR_FIRST_BETA + (start + t * (stop - start)).square()
         # ln(expm1(z)) written so that a large z does not overflow.
         return -(integral + torch.log(-torch.expm1(-integral)))
 
@@ -110,9 +109,9 @@ class NoiseSchedule:
         return math.atan(math.exp(-self.log_snr_max / 2)), math.atan(math.exp(-self.log_snr_min / 2))
 
     @staticmethod
-    def _linear_u(log_snr: float) -> float:
+    def _linear_place(log_snr: float) -> float:
         softplus = max(-log_snr, 0.0) + math.log1p(math.exp(-abs(log_snr)))
-        return math.sqrt(max(softplus - _LINEAR_FIRST_BETA, 0.0) / _LINEAR_SLOPE)
+        return math.sqrt(max(softplus - _LINEAR_FIRST_BETA, 0.0))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,475 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""`ImagenCascadePipeline`: a prompt to a picture through a base and up to two enlargements."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import replace_example_docstring
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diffusers_imagen.builtin.library import builtin_names, builtin_path
+from diffusers_imagen.diffusion.resize import resize
+from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
+from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
+from diffusers_imagen.pipelines.call_checks import (
+    Prompt,
+    Size,
+    check_batch,
+    check_embeds,
+    check_options,
+    select_stages,
+    stage_sizes,
+)
+from diffusers_imagen.pipelines.denoise_stage import StepControl, denoise_stage
+from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
+from diffusers_imagen.pipelines.stage_plan import Generator, StagePlan, plan_stage
+from diffusers_imagen.pipelines.stage_settings import (
+    STAGES,
+    StageSettings,
+    override_settings,
+    per_stage,
+    saved_settings,
+)
+from diffusers_imagen.pipelines.text_batches import (
+    null_text_like,
+    padded_alike,
+    paired_prompts,
+    prompts_by_stage,
+    repeated,
+)
+from diffusers_imagen.text.encoding import TextEmbeddings, TextSettings, encode_text
+
+EXAMPLE_DOC_STRING = """
+    Examples:
+        ```py
+        >>> import torch
+        >>> from diffusers_imagen import ImagenCascadePipeline
+
+        >>> pipe = ImagenCascadePipeline.from_pretrained("imagen-emoji")
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> image = pipe("a cat wearing a hat", generator=generator).images[0]
+        >>> image.save("cat_with_hat.png")
+        ```
+"""
+
+
+class ImagenCascadePipeline(DiffusionPipeline):
+    """Draw pictures from text with a cascade of pixel diffusion models (Imagen, arXiv:2205.11487).
+
+    Args:
+        tokenizer: of the text encoder.
+        text_encoder: a frozen Hugging Face text model, encoder or decoder.
+        unet: the base, which draws the small picture.
+        scheduler: of the base; any that `bridge_for` knows, made in any way.
+        sr_unet_1: the first enlargement, or `None`.
+        sr_scheduler_1: its scheduler.
+        sr_unet_2: the second enlargement, or `None`.
+        sr_scheduler_2: its scheduler.
+        stages: saved settings by stage name, `{"base": {"num_inference_steps": 20, ...}, "sr_1": {...}}`; see
+            `StageSettings`.
+        text: how prompts are encoded, `{"layers": [...], "prefix": ..., "max_length": ..., "padding": ...}`.
+
+    Raises:
+        ValueError: settings that no stage knows.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->sr_unet_1->sr_unet_2"
+    _optional_components = [  # noqa: RUF012 (the host reads class attributes)
+        "tokenizer",
+        "text_encoder",
+        "sr_unet_1",
+        "sr_scheduler_1",
+        "sr_unet_2",
+        "sr_scheduler_2",
+    ]
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase | None,
+        text_encoder: PreTrainedModel | None,
+        unet: ImagenUNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        sr_unet_1: EfficientUNet2DConditionModel | None,
+        sr_scheduler_1: SchedulerMixin | None,
+        sr_unet_2: EfficientUNet2DConditionModel | None,
+        sr_scheduler_2: SchedulerMixin | None,
+        stages: dict[str, Any] | None = None,
+        text: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        saved_settings(stages)
+        TextSettings(**(text or {}))
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            sr_unet_1=sr_unet_1,
+            sr_scheduler_1=sr_scheduler_1,
+            sr_unet_2=sr_unet_2,
+            sr_scheduler_2=sr_scheduler_2,
+        )
+        self.register_to_config(stages=stages, text=text)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True)
+        self._guidance_scale = 1.0
+        self._num_timesteps = 0
+        self._interrupt = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """Load a cascade from a folder, by the name of a built-in one, or from the Hub, looked for in this order.
+
+        Args:
+            pretrained_model_name_or_path: a folder, "imagen-emoji", or a Hub repository.
+            **kwargs: as `DiffusionPipeline.from_pretrained` takes them.
+
+        Raises:
+            OSError: no checkpoint there, or a damaged one.
+        """
+        name = str(pretrained_model_name_or_path)
+        if name in builtin_names() and not Path(name).is_dir():
+            name = str(builtin_path(name))
+        if Path(name).is_dir() and not (Path(name) / cls.config_name).is_file():
+            raise OSError(
+                f"`pretrained_model_name_or_path` is the folder {name!r}, which holds no {cls.config_name}; give the "
+                "folder that `save_pretrained` wrote."
+            )
+        try:
+            return super().from_pretrained(name, **kwargs)
+        except SafetensorError as error:
+            raise OSError(f"The weights in {name!r} cannot be read ({error}); fetch or save them again.") from error
+
+    @property
+    def guidance_scale(self) -> float:
+        """Guidance weight of the stage that is running; a callback may change `_guidance_scale`."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the stage that is running is guided."""
+        return self._guidance_scale != 1.0
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the whole call, over all stages."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the remaining steps are skipped; a callback may set `_interrupt`."""
+        return self._interrupt
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of the stages that this cascade has, in order."""
+        return [stage for stage in STAGES if self._unet_of(stage) is not None]
+
+    def _unet_of(self, stage: str) -> Any:
+        return getattr(self, "unet" if stage == "base" else stage.replace("sr_", "sr_unet_"))
+
+    def _scheduler_of(self, stage: str) -> Any:
+        return getattr(self, "scheduler" if stage == "base" else stage.replace("sr_", "sr_scheduler_"))
+
+    def encode_prompt(
+        self,
+        prompt: Prompt | None = None,
+        negative_prompt: Prompt | None = None,
+        num_images_per_prompt: int = 1,
+        device: torch.device | None = None,
+        prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Encode prompts once, for all stages.
+
+        Args:
+            prompt: one or several; the empty prompt is the learned null text.
+            negative_prompt: what guidance moves away from, one for all or one for each; `None` for the null text.
+            num_images_per_prompt: each prompt is repeated so often.
+            device: where the results are wanted.
+            prompt_embeds: (B, L, D) made before, instead of `prompt`.
+            prompt_attention_mask: (B, L) bool, its mask; `None` for all tokens.
+            negative_prompt_embeds: instead of `negative_prompt`.
+            negative_prompt_attention_mask: its mask.
+
+        Returns:
+            Text states, their mask, negative text states, their mask, each for B * num_images_per_prompt pictures.
+
+        Raises:
+            ValueError: as `__call__`.
+        """
+        device = device or self._execution_device
+        check_embeds("prompt_embeds", prompt_embeds, prompt_attention_mask, self._text_width)
+        check_embeds(
+            "negative_prompt_embeds", negative_prompt_embeds, negative_prompt_attention_mask, self._text_width
+        )
+        prompts = prompts_by_stage("prompt", prompt, ["base"])
+        negatives = prompts_by_stage("negative_prompt", negative_prompt, ["base"])
+        batch = self._num_prompts(prompts["base"], prompt_embeds)
+        texts, negative_texts = paired_prompts(prompts, negatives, batch)["base"]
+        positive = self._text_of(texts, prompt_embeds, prompt_attention_mask)
+        if negative_texts is None and negative_prompt_embeds is None:
+            negative = null_text_like(positive)
+        else:
+            negative = self._text_of(negative_texts, negative_prompt_embeds, negative_prompt_attention_mask)
+        if negative.mask.shape[0] != batch:
+            raise ValueError(
+                f"`negative_prompt_embeds` holds {negative.mask.shape[0]} texts, but {batch} are drawn; give {batch}."
+            )
+        positive, negative = padded_alike(positive, negative)
+        positive = repeated(positive, num_images_per_prompt, device)
+        negative = repeated(negative, num_images_per_prompt, device)
+        prompt_embeds, prompt_attention_mask = positive.hidden_states, positive.mask
+        negative_prompt_embeds, negative_prompt_attention_mask = negative.hidden_states, negative.mask
+        return prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask
+
+    @torch.no_grad()
+    @replace_example_docstring(EXAMPLE_DOC_STRING)
+    def __call__(  # noqa: PLR0913, PLR0915 (Diffusers' own argument names, one each, and one walk through the stages)
+        self,
+        prompt: Prompt | Mapping[str, Prompt] | None = None,
+        negative_prompt: Prompt | Mapping[str, Prompt] | None = None,
+        num_images_per_prompt: int = 1,
+        num_inference_steps: int | Mapping[str, int] | None = None,
+        guidance_scale: float | Mapping[str, float] | None = None,
+        noise_level: Mapping[str, float] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        image: Any = None,
+        start_stage: str | None = None,
+        stop_stage: str | None = None,
+        timesteps: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+        sigmas: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+        guidance_rescale: float | Mapping[str, float] | None = None,
+        guidance_interval: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
+        thresholding: str | Mapping[str, str] | None = None,
+        generator: Generator = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagenCascadeOutput | tuple[Any, dict[str, Any]]:
+        """Draw pictures.
+
+        An argument "per stage" is one value, which sets the base, or a mapping such as `{"base": 20, "sr_1": 8}`,
+        which sets the stages it names; all others keep what the checkpoint saved.
+
+        Args:
+            prompt: what to draw: a string, a list, or either of them by stage (stages without one take the base's).
+            negative_prompt: what guidance moves away from, in the same forms; `None` for the learned null text.
+            num_images_per_prompt: pictures of each prompt.
+            num_inference_steps: per stage, at least 1.
+            guidance_scale: per stage, weight of the text; 1 is no guidance.
+            noise_level: per enlargement, in [0, 1], noise added to the smaller picture.
+            height: of the final picture, in pixels.
+            width: of the final picture, in pixels.
+            image: a picture (PIL, tensor in [0, 1], array, or a list) to enlarge; starts at the first enlargement.
+            start_stage: "base", "sr_1" or "sr_2", the first stage to run.
+            stop_stage: the last stage to run; its pictures are returned.
+            timesteps: per stage, instead of `num_inference_steps`, for schedulers that take them.
+            sigmas: per stage, likewise.
+            guidance_rescale: per stage, in [0, 1] (arXiv:2305.08891).
+            guidance_interval: per stage, fractions of the steps between which guidance is on.
+            thresholding: per stage, "dynamic", "static" or "none".
+            generator: source of all noise; a list gives each picture its own, so that it does not depend on the rest
+                of the batch.
+            latents: (B, C, H, W) standard normal noise that the first stage starts from.
+            prompt_embeds: (B, L, D) text states made by `encode_prompt`, instead of `prompt`.
+            prompt_attention_mask: (B, L) bool, their mask.
+            negative_prompt_embeds: instead of `negative_prompt`.
+            negative_prompt_attention_mask: their mask.
+            output_type: "pil", "np", "pt" (tensors in [0, 1]) or "latent" (tensors in [-1, 1], as they are drawn).
+            return_dict: whether to return an `ImagenCascadeOutput` or the tuple `(images, stages)`.
+            callback_on_step_end: called as `f(pipe, step, timestep, tensors)` after each step, counted over all
+                stages; may return changed tensors.
+            callback_on_step_end_tensor_inputs: which tensors it gets; there is "latents", the noisy picture.
+
+        Examples:
+
+        Returns:
+            The last stage's pictures as `images`, and every stage's in `stages`.
+
+        Raises:
+            ValueError: a wrong argument, before any model runs.
+        """  # noqa: D414 (Diffusers fills in the example)
+        # 1. Settle and check everything before any model runs.
+        check_options(num_images_per_prompt, output_type)
+        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        names = select_stages(self.stage_names, start_stage, stop_stage, image is not None)
+        arguments = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "guidance_rescale": guidance_rescale,
+            "guidance_interval": guidance_interval,
+            "thresholding": thresholding,
+            "noise_level": noise_level,
+        }
+        settings = override_settings(saved_settings(self.config.stages), arguments, self.stage_names)
+        small = None if image is None else self._preprocess(image)
+        schedules = {
+            "timesteps": per_stage("timesteps", timesteps, self.stage_names),
+            "sigmas": per_stage("sigmas", sigmas, self.stage_names),
+        }
+        plans = self._plan(names, settings, self._sizes(names, small, height, width), schedules)
+        embeds = (
+            prompt_embeds,
+            prompt_attention_mask,
+            negative_prompt_embeds,
+            negative_prompt_attention_mask,
+        )
+        check_embeds("prompt_embeds", *embeds[:2], self._text_width)
+        check_embeds("negative_prompt_embeds", *embeds[2:], self._text_width)
+        prompts = prompts_by_stage("prompt", prompt, names)
+        num_prompts = self._num_prompts(prompts[names[0]], prompt_embeds)
+        negatives = prompts_by_stage("negative_prompt", negative_prompt, names)
+        texts = paired_prompts(prompts, negatives, num_prompts)
+        batch_size = num_prompts * num_images_per_prompt
+        check_batch(batch_size, generator, latents, plans[0].shape(batch_size))
+        if small is not None and small.shape[0] not in (1, num_prompts):
+            raise ValueError(
+                f"`image` holds {small.shape[0]} pictures for {num_prompts} prompts; give one or as many."
+            )
+        device = self._execution_device
+        counts = [len(plan.set_timesteps(device)) for plan in plans]
+        self._num_timesteps = sum(counts)
+
+        # 2. Text, once for all stages that share it.
+        encoded = {
+            pair: self.encode_prompt(*pair, num_images_per_prompt, device, *embeds)
+            for pair in dict.fromkeys(texts.values())
+        }
+
+        # 3. The stages, each starting from the picture of the one before.
+        self._interrupt = False
+        finished: dict[str, Tensor] = {}
+        if small is not None:
+            small = self._small_image(small, plans[0], device).repeat_interleave(batch_size // small.shape[0], dim=0)
+        for plan in plans:
+            text = encoded[texts[plan.name]]
+            condition = plan.condition(TextEmbeddings(*text[:2]), TextEmbeddings(*text[2:]), small, generator)
+            steps = plan.set_timesteps(device)
+            noise = plan.starting_noise(batch_size, latents if plan is plans[0] else None, generator, device)
+            self._guidance_scale = plan.settings.guidance_scale
+            with self.progress_bar(total=len(steps)) as progress:
+                progress.set_description(plan.name)
+                done = sum(counts[: len(finished)])
+                control = self._control(done, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
+                small = denoise_stage(
+                    plan.model, plan.bridge, steps, noise, condition, plan.settings, control, generator
+                )
+            finished[plan.name] = small
+        self.maybe_free_model_hooks()
+
+        # 4. Pictures.
+        stages = {name: self._postprocess(picture, output_type) for name, picture in finished.items()}
+        images = stages[names[-1]]
+        return ImagenCascadeOutput(images=images, stages=stages) if return_dict else (images, stages)
+
+    @property
+    def _text_width(self) -> int:
+        return int(self.unet.config.num_text_layers * self.unet.config.encoder_hid_dim)
+
+    def _num_prompts(self, prompts: tuple[str, ...] | None, prompt_embeds: Tensor | None) -> int:
+        if (prompts is None) == (prompt_embeds is None):
+            given = "neither" if prompts is None else "both"
+            raise ValueError(f"`prompt` and `prompt_embeds`: {given} of them is given; give exactly one.")
+        if prompts is not None and (self.text_encoder is None or self.tokenizer is None):
+            raise ValueError("`prompt` is given, but this pipeline has no text encoder; give `prompt_embeds` instead.")
+        return len(prompts) if prompts is not None else len(prompt_embeds)  # type: ignore[arg-type]
+
+    def _text_of(self, prompts: tuple[str, ...] | None, embeds: Tensor | None, mask: Tensor | None) -> TextEmbeddings:
+        if prompts is not None:
+            return encode_text(prompts, self.tokenizer, self.text_encoder, TextSettings(**(self.config.text or {})))
+        if embeds is None:
+            raise ValueError("`prompt_embeds` is None, and so is `prompt`; give one of them.")
+        everything = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        return TextEmbeddings(embeds, everything if mask is None else mask.bool())
+
+    def _sizes(
+        self, names: Sequence[str], small: Tensor | None, height: int | None, width: int | None
+    ) -> dict[str, Size]:
+        sides = {name: self._unet_of(name).config.sample_size for name in self.stage_names}
+        multiples = {name: self._unet_of(name).size_multiple for name in self.stage_names}
+        default = (sides[names[-1]], sides[names[-1]])
+        if small is not None:
+            before = sides[self.stage_names[self.stage_names.index(names[0]) - 1]]
+            default = tuple(round(side * sides[names[-1]] / before) for side in small.shape[-2:])
+        return stage_sizes(names, sides, multiples, height, width, default)
+
+    def _plan(
+        self,
+        names: Sequence[str],
+        settings: Mapping[str, StageSettings],
+        sizes: Mapping[str, Size],
+        schedules: Mapping[str, Mapping[str, Any]],
+    ) -> list[StagePlan]:
+        plans = []
+        for name in names:
+            custom = {key: by_stage[name] for key, by_stage in schedules.items() if name in by_stage}
+            unet, scheduler = self._unet_of(name), self._scheduler_of(name)
+            plans.append(plan_stage(name, unet, scheduler, settings[name], sizes[name], custom))
+        return plans
+
+    def _control(
+        self,
+        steps_before: int,
+        progress: Any,
+        callback: Callable[..., dict[str, Any] | None] | None,
+        tensor_inputs: Sequence[str],
+    ) -> StepControl:
+        def on_step_end(index: int, timestep: Tensor, sample: Tensor) -> Tensor:
+            progress.update()
+            if callback is None:
+                return sample
+            tensors = {"latents": sample} if "latents" in tensor_inputs else {}
+            changed = callback(self, steps_before + index, timestep, tensors) or {}
+            return changed.get("latents", sample)
+
+        return StepControl(lambda: self._guidance_scale, on_step_end, lambda: self._interrupt)
+
+    def _check_callback(self, callback: Any, tensor_inputs: Sequence[str]) -> None:
+        if callback is not None and not callable(callback):
+            raise ValueError(f"`callback_on_step_end` is {callback!r}; give a function.")
+        unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` holds {unknown[0]!r}; there is {self._callback_tensor_inputs}."
+            )
+
+    def _preprocess(self, image: Any) -> Tensor:
+        """Return pictures as (B, C, H, W) in [-1, 1]."""
+        try:
+            return self.image_processor.preprocess(image).float()
+        except (TypeError, AttributeError, IndexError) as error:
+            raise ValueError(
+                f"`image` is {type(image).__name__}; give a PIL image, a tensor, an array or a list."
+            ) from error
+
+    def _small_image(self, image: Tensor, plan: StagePlan, device: torch.device) -> Tensor:
+        """Return the starting pictures, shrunk to what the stage was trained to enlarge."""
+        before = self.stage_names[self.stage_names.index(plan.name) - 1]
+        factor = self._unet_of(plan.name).config.sample_size / self._unet_of(before).config.sample_size
+        size = (round(plan.size[0] / factor), round(plan.size[1] / factor))
+        if tuple(image.shape[-2:]) != size:
+            image = resize(image, size)
+        return image.to(device)
+
+    def _postprocess(self, picture: Tensor, output_type: str) -> Any:
+        if output_type == "latent":
+            return picture
+        return self.image_processor.postprocess(picture.clamp(-1, 1), output_type)

@@ -1,0 +1,101 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""All that is settled about a stage before the first one runs, and what it starts from. Called by the pipeline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from diffusers_imagen.diffusion.augmentation import noise_low_res
+from diffusers_imagen.diffusion.resize import resize
+from diffusers_imagen.models.stage_model import StageModel, stage_model_for
+from diffusers_imagen.pipelines.call_checks import Size
+from diffusers_imagen.pipelines.denoise_stage import StageCondition
+from diffusers_imagen.pipelines.stage_settings import StageSettings
+from diffusers_imagen.schedulers.bridge import bridge_for
+from diffusers_imagen.schedulers.family import SchedulerBridge
+from diffusers_imagen.text.encoding import TextEmbeddings
+
+Generator = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a call: its U-Net, its scheduler, its settings, and the size of its pictures."""
+
+    name: str
+    model: StageModel
+    channels: int
+    bridge: SchedulerBridge
+    settings: StageSettings
+    size: Size
+    schedule: Mapping[str, Any]
+
+    def set_timesteps(self, device: torch.device) -> Tensor:
+        """Lay out the scheduler's steps anew and return them."""
+        return self.bridge.set_timesteps(device=device, **self.schedule)
+
+    def shape(self, batch_size: int) -> tuple[int, int, int, int]:
+        """Return (B, C, H, W) of the pictures."""
+        return (batch_size, self.channels, *self.size)
+
+    def starting_noise(
+        self, batch_size: int, latents: Tensor | None, generator: Generator, device: torch.device
+    ) -> Tensor:
+        """Return noise in the scheduler's space, from `latents` or drawn; after `set_timesteps`."""
+        if latents is None:
+            latents = randn_tensor(self.shape(batch_size), generator, device=device, dtype=torch.float32)
+        return latents.to(device, torch.float32) * self.bridge.init_noise_sigma
+
+    def condition(
+        self, text: TextEmbeddings, negative: TextEmbeddings, small: Tensor | None, generator: Generator
+    ) -> StageCondition:
+        """Return the text and, for an enlargement, the smaller picture, resized and noised (Imagen, section 2.5)."""
+        low_res, level = None, None
+        if small is not None:
+            low_res = resize(small, self.size, self.settings.resize)
+            level = torch.full((small.shape[0],), float(self.settings.noise_level), device=small.device)
+            noise = randn_tensor(low_res.shape, generator, device=low_res.device, dtype=low_res.dtype)
+            low_res = noise_low_res(low_res, level, noise)
+        return StageCondition(text.hidden_states, text.mask, negative.hidden_states, negative.mask, low_res, level)
+
+
+def plan_stage(
+    name: str, unet: Any, scheduler: Any, settings: StageSettings, size: Size, schedule: Mapping[str, Any]
+) -> StagePlan:
+    """Settle a stage, and refuse it if it cannot run.
+
+    Args:
+        name: "base", "sr_1" or "sr_2".
+        unet: its U-Net.
+        scheduler: its Diffusers scheduler.
+        settings: its settings in this call.
+        size: (height, width) of its pictures.
+        schedule: `timesteps` or `sigmas` of this call, or neither.
+
+    Raises:
+        ValueError: a missing or unsupported part, or a combination that cannot work.
+    """
+    if scheduler is None:
+        component = "scheduler" if name == "base" else name.replace("sr_", "sr_scheduler_")
+        raise ValueError(f"`{component}` is None, but the stage {name!r} runs; give it a Diffusers scheduler.")
+    model, bridge = stage_model_for(unet), bridge_for(scheduler)
+    if bridge.needs_variance and not model.predicts_variance:
+        raise ValueError(
+            f"The scheduler of {name!r} ({type(scheduler).__name__}) wants a learned variance, which its U-Net does not "
+            'predict; make it with variance_type="fixed_small".'
+        )
+    if bridge.clips_x_0 and settings.thresholding == "none":
+        raise ValueError(
+            f"`thresholding` is 'none' for {name!r}, but its scheduler ({type(scheduler).__name__}) clips pictures "
+            "itself; make it with clip_sample=False and thresholding=False."
+        )
+    custom = dict(schedule)
+    if not custom:
+        custom = {"num_inference_steps": settings.num_inference_steps}
+    else:
+        custom["num_inference_steps"] = None
+    return StagePlan(name, model, unet.config.in_channels, bridge, settings, size, custom)

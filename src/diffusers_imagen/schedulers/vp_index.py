@@ -1,0 +1,113 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Drive schedulers that walk over the indices of a variance-preserving noise schedule.
+
+Their sample is sqrt(alphas_cumprod[t]) * x_0 + sqrt(1 - alphas_cumprod[t]) * eps. Chosen by `bridge.py`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from diffusers_imagen.diffusion.prediction import from_x_0
+from diffusers_imagen.schedulers.family import SchedulerBridge
+
+
+class VPIndexBridge(SchedulerBridge):
+    """Drive DDIM and its kin.
+
+    Their clipping is on by default (`clip_sample=True`). DDIM moreover clips x_0 only, and keeps the direction to the
+    noise that belongs to the unclipped one; so a stage without thresholding wants `clip_sample=False`.
+
+    DDIM steps back by `num_train_timesteps` // steps indices, wherever the next step begins. With "leading" spacing,
+    or "trailing" and a number of steps that divides `num_train_timesteps`, the two agree; otherwise some noise stays
+    in the sample that nobody accounts for.
+
+    Raises:
+        ValueError: If the scheduler expects eps but its noise schedule ends at zero signal-to-noise.
+    """
+
+    prediction_types = ("epsilon", "sample", "v_prediction")
+    clipping_options = (("thresholding", "sample_max_value"), ("clip_sample", "clip_sample_range"))
+
+    def __init__(self, scheduler: SchedulerMixin) -> None:
+        super().__init__(scheduler)
+        if scheduler.config.prediction_type == "epsilon" and bool((scheduler.alphas_cumprod == 0).any()):
+            raise ValueError(
+                f"`prediction_type` of {self._name} is 'epsilon' and its noise schedule ends at zero signal-to-noise "
+                "(rescale_betas_zero_snr), where x_0 cannot be read from eps; make it with "
+                'prediction_type="v_prediction". The stage\'s model keeps its own.'
+            )
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None,
+        device: str | torch.device | None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Lay out the steps, at most as many as the scheduler has indices; see `SchedulerBridge.set_timesteps`."""
+        limit = self.scheduler.config.num_train_timesteps
+        if num_inference_steps is not None and num_inference_steps > limit:
+            raise ValueError(
+                f"`num_inference_steps` is {num_inference_steps}, but {self._name} has {limit} noise levels; "
+                f"give {limit} or fewer."
+            )
+        return super().set_timesteps(num_inference_steps, device, timesteps, sigmas)
+
+    def noise_level(self, t: Tensor) -> tuple[float, float]:
+        """Give (alpha, sigma) at index t."""
+        alpha_squared = float(self.scheduler.alphas_cumprod[int(t)])
+        return math.sqrt(alpha_squared), math.sqrt(1 - alpha_squared)
+
+    def model_output(self, x_0: Tensor, sample: Tensor, t: Tensor, variance: Tensor | None = None) -> Tensor:
+        """Write x_0 as eps, x_0 or v; the variance is ignored."""
+        alpha, sigma = self.noise_level(t)
+        return from_x_0(x_0, sample, alpha, sigma, self.scheduler.config.prediction_type)
+
+    def _timesteps(self) -> Tensor:
+        # With "trailing", rounding gives 62 of the step counts up to 1000 (61 is the first) one index too many, -1.
+        timesteps: Tensor = self.scheduler.timesteps
+        return timesteps[timesteps >= 0]
+
+    def _falling(self) -> Tensor:
+        return self._timesteps()
+
+
+class DDPMBridge(VPIndexBridge):
+    """Drive DDPM, whose noise may have a variance that the network learned.
+
+    Raises:
+        ValueError: See `VPIndexBridge`; and for `variance_type="fixed_large_log"`, of which DDPM makes NaN.
+    """
+
+    def __init__(self, scheduler: SchedulerMixin) -> None:
+        super().__init__(scheduler)
+        if scheduler.config.variance_type == "fixed_large_log":
+            raise ValueError(
+                f"`variance_type` of {self._name} is 'fixed_large_log', the square root of a negative logarithm; make "
+                'it with variance_type="fixed_large".'
+            )
+
+    @property
+    def needs_variance(self) -> bool:
+        """Whether the scheduler's `variance_type` is a learned one."""
+        return self.scheduler.config.variance_type in ("learned", "learned_range")
+
+    def model_output(self, x_0: Tensor, sample: Tensor, t: Tensor, variance: Tensor | None = None) -> Tensor:
+        """Write x_0 as eps, x_0 or v, and append the variance on the channel axis where it is learned.
+
+        Raises:
+            ValueError: If the variance is learned and None.
+        """
+        output = super().model_output(x_0, sample, t)
+        if not self.needs_variance:
+            return output
+        if variance is None:
+            raise ValueError(
+                f"`variance_type` of {self._name} is {self.scheduler.config.variance_type!r}, but the stage's model "
+                'predicts no variance; make the scheduler with variance_type="fixed_small".'
+            )
+        return torch.cat([output, variance.to(output)], dim=1)

@@ -1,0 +1,184 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Encode prompts with any Hugging Face text model into hidden states and a mask.
+
+T5-like encoders, encoder-decoders, BERT-like models, CLIP's text model and decoder language models all go through
+`encode_text`. Called by the pipelines for each prompt and by `cache.py` for training captions.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """Say how prompts become embeddings; saved with a pipeline, since its U-Nets depend on it.
+
+    Args:
+        layers: Hidden layers to take, concatenated on the last axis; 0 is the token embeddings, negative numbers count
+            from the last layer.
+        prefix: Put before every prompt, as some encoders were trained with, such as "query: ".
+        max_length: Tokens kept of a prompt, special tokens and prefix included, at least 1.
+        padding: "longest" pads to the longest prompt of the call, "max_length" always to `max_length`.
+        null_empty: Give an empty prompt a mask without a single token, so that a U-Net uses its learned null text.
+
+    Raises:
+        ValueError: If a value is outside what is said above.
+    """
+
+    layers: tuple[int, ...] = (-1,)
+    prefix: str = ""
+    max_length: int = 128
+    padding: Literal["longest", "max_length"] = "longest"
+    null_empty: bool = True
+
+    def __post_init__(self) -> None:
+        """Take lists, as JSON gives them, for `layers`, and check the rest."""
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers or not all(isinstance(layer, int) for layer in self.layers):
+            raise ValueError(f"`layers` is {self.layers!r}; give at least one layer number, such as (-1,).")
+        if self.max_length < 1:
+            raise ValueError(f"`max_length` is {self.max_length}; give the number of tokens to keep, at least 1.")
+        if self.padding not in ("longest", "max_length"):
+            raise ValueError(f"`padding` is {self.padding!r}; choose 'longest' or 'max_length'.")
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """Hold the text of a batch: hidden states (B, L, K * D) of K layers, 0 where padded, and mask (B, L), bool."""
+
+    hidden_states: Tensor
+    mask: Tensor
+
+
+@torch.no_grad()
+def encode_text(
+    prompts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: PreTrainedModel,
+    settings: TextSettings,
+) -> TextEmbeddings:
+    """Encode prompts into masked hidden states.
+
+    Tokens are always padded on the right and padding is masked, so neither the other prompts of a batch nor the amount
+    of padding changes an embedding. The tokenizer and the encoder are not modified.
+
+    Args:
+        prompts: B prompts; what exceeds `settings.max_length` tokens is cut off with a warning that quotes it.
+        tokenizer: The encoder's tokenizer; it needs no padding token.
+        text_encoder: Any text model of transformers, in evaluation mode; of an encoder-decoder the encoder is used.
+        settings: Layers, prefix, length and padding.
+
+    Returns:
+        Hidden states in the encoder's precision on its device, and the mask.
+
+    Raises:
+        ValueError: If `prompts` is empty or holds something else than strings, or the encoder does not have the layers
+            or positions that `settings` asks for.
+    """
+    check_text_settings(settings, text_encoder)
+    _check_prompts(prompts)
+    rows = _tokenize(prompts, tokenizer, settings)
+    width = settings.max_length if settings.padding == "max_length" else max(1, *map(len, rows))
+    input_ids, mask = _pad(rows, width, _padding_id(tokenizer), text_encoder.device)
+    # A row without any token would make the attention's softmax divide 0 by 0; its states are zeroed below.
+    attention_mask = mask.clone()
+    attention_mask[:, 0] = True
+    encoder = text_encoder.get_encoder() if text_encoder.config.is_encoder_decoder else text_encoder
+    output = encoder(
+        input_ids=input_ids, attention_mask=attention_mask.long(), output_hidden_states=True, return_dict=True
+    )
+    states = torch.cat([output.hidden_states[layer] for layer in settings.layers], dim=-1)
+    if settings.null_empty:
+        mask = mask & torch.tensor([bool(prompt.strip()) for prompt in prompts], device=mask.device)[:, None]
+    # An offloaded encoder answers on another device than its weights lie on.
+    mask = mask.to(states.device)
+    return TextEmbeddings(states.masked_fill(~mask[..., None], 0), mask)
+
+
+def check_text_settings(settings: TextSettings, text_encoder: PreTrainedModel) -> None:
+    """Refuse settings that an encoder cannot follow.
+
+    Args:
+        settings: What is asked for.
+        text_encoder: The model that shall do it.
+
+    Raises:
+        ValueError: If a layer does not exist or `max_length` exceeds the encoder's positions.
+    """
+    count = text_encoder.config.get_text_config().num_hidden_layers
+    missing = [layer for layer in settings.layers if not -count - 1 <= layer <= count]
+    if missing:
+        raise ValueError(
+            f"`layers` asks for {missing}, but `text_encoder` has the layers 0 (token embeddings) to {count}; "
+            f"give numbers from {-count - 1} to {count}."
+        )
+    limit = _position_limit(text_encoder)
+    if limit is not None and settings.max_length > limit:
+        raise ValueError(
+            f"`max_length` is {settings.max_length}, but `text_encoder` has positions for {limit} tokens; "
+            f"give {limit} or less."
+        )
+
+
+def _position_limit(text_encoder: PreTrainedModel) -> int | None:
+    """Give the longest text that the encoder has positions for, or None for relative positions."""
+    limit: int | None = getattr(text_encoder.config.get_text_config(), "max_position_embeddings", None)
+    # RoBERTa and its kin count positions from after the padding token's number.
+    positions = getattr(getattr(text_encoder, "embeddings", None), "position_embeddings", None)
+    offset = getattr(positions, "padding_idx", None)
+    return limit if limit is None or offset is None else limit - offset - 1
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    if isinstance(prompts, str) or not prompts:
+        raise ValueError(f"`prompts` is {prompts!r}; give a list of at least one string.")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(f"`prompts` holds {prompt!r} of type {type(prompt).__name__}; give strings only.")
+
+
+def _tokenize(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: TextSettings) -> list[list[int]]:
+    """Tokenize without padding, cutting what is too long and saying so."""
+    texts = [settings.prefix + prompt for prompt in prompts]
+    options = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    rows: list[list[int]] = tokenizer(texts, truncation=True, max_length=settings.max_length, **options)["input_ids"]
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) < settings.max_length:
+            continue
+        full = tokenizer(text, **options)["input_ids"]
+        if len(full) > len(row):
+            # The kept row ends in the special tokens of a whole prompt; what both begin with is what was read.
+            kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, full, strict=False)))
+            _logger.warning(
+                "The prompt has %d tokens and only %d are used; this part was cut off: %r",
+                len(full),
+                len(row),
+                tokenizer.decode(full[kept:], skip_special_tokens=True),
+            )
+    return rows
+
+
+def _pad(rows: list[list[int]], width: int, padding_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    input_ids = torch.full((len(rows), width), padding_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        input_ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = True
+    return input_ids.to(device), mask.to(device)
+
+
+def _padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    # Padding is masked, so any token will do for decoders, which often have none for it.
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    return 0

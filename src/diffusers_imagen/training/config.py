@@ -1,0 +1,304 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Describe a training run: typed, checked parts that come from a YAML file and command-line overrides.
+
+What a model is made of lives in the U-Nets' own configuration; this file only carries it. Read by everything in
+`training/`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from diffusers_imagen.diffusion.resize import ResizeMode
+from diffusers_imagen.diffusion.weighting import WeightKind
+from diffusers_imagen.text.encoding import TextSettings
+
+
+def _check_choices(part: object) -> None:
+    """Refuse values that a field's `Literal` type does not list; Python itself would not."""
+    for name, kind in get_type_hints(type(part)).items():
+        if get_origin(kind) is Literal and getattr(part, name) not in get_args(kind):
+            _require(False, name, getattr(part, name), f"choose one of {', '.join(map(str, get_args(kind)))}")
+
+
+def _require(holds: bool, name: str, value: object, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"`{name}` is {value!r}; {remedy}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Say which pictures are trained on and how they are cut."""
+
+    folder: str
+    """Folder of pictures with captions."""
+    size: int
+    """Pixels: height and width of the stage's pictures."""
+    crop: int | None = None
+    """Pixels: side of the random crop that is trained on; None for the whole picture."""
+    low_res_factor: int = 4
+    """How many times smaller the low resolution of an enlargement stage is; unused by a base stage."""
+    low_res_resize: ResizeMode = "bicubic"
+    """Filter that enlarges the low resolution, as in sampling."""
+    horizontal_flip: bool = False
+    """Mirror every second picture; wrong for captions that say left or right."""
+    validation_fraction: float = 0.0
+    """Share in [0, 1) of pictures held out, chosen by file name."""
+    in_memory: bool = True
+    """Keep all pictures decoded at `size` in memory: 3 * size^2 bytes each."""
+    workers: int = 2
+    """Threads that make batches ahead of the training step, at least 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit together."""
+        _check_choices(self)
+        _require(self.size >= 1, "data.size", self.size, "give the side of the pictures in pixels")
+        _require(self.low_res_factor >= 2, "data.low_res_factor", self.low_res_factor, "give 2 or more")
+        _require(self.workers >= 1, "data.workers", self.workers, "give at least 1 thread")
+        held_out = self.validation_fraction
+        _require(0 <= held_out < 1, "data.validation_fraction", held_out, "give a share in [0, 1)")
+        fits = 1 <= self.crop_side <= self.size
+        _require(fits, "data.crop", self.crop_side, f"give at most `data.size`, {self.size}")
+
+    @property
+    def crop_side(self) -> int:
+        """Side of what is trained on, in pixels."""
+        return self.size if self.crop is None else self.crop
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Say which U-Net is trained."""
+
+    model_class: Literal["base", "super_resolution"]
+    """"base" is `ImagenUNet2DConditionModel`, "super_resolution" is `EfficientUNet2DConditionModel`."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Constructor arguments of the U-Net."""
+    pretrained: str | None = None
+    """Folder of a saved U-Net to start from instead; `config` is then empty."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to save memory."""
+
+    def __post_init__(self) -> None:
+        """Refuse two sources of one U-Net."""
+        _check_choices(self)
+        both = bool(self.config) and self.pretrained is not None
+        _require(not both, "model.config", self.config, "leave it empty, since `model.pretrained` brings its own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Say where the text encoder is and how captions are encoded; the fields but `folder` are `TextSettings`."""
+
+    folder: str
+    """Folder with the subfolders `tokenizer` and `text_encoder`."""
+    layers: tuple[int, ...] = (-1,)
+    """Hidden layers, concatenated."""
+    prefix: str = ""
+    """Put before each caption."""
+    max_length: int = 128
+    """Tokens kept of a caption."""
+    batch_size: int = 64
+    """Captions that are encoded together."""
+
+    def __post_init__(self) -> None:
+        """Refuse what `TextSettings` refuses."""
+        _require(self.batch_size >= 1, "text.batch_size", self.batch_size, "give at least 1")
+        _ = self.settings
+
+    @property
+    def settings(self) -> TextSettings:
+        """The same as `encode_text` takes it."""
+        return TextSettings(self.layers, self.prefix, self.max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Say what the loss is; the noise schedule and the prediction type are the model's own."""
+
+    weighting: WeightKind = "uniform"
+    """Weight by noise level: "uniform", "min_snr" or "sigmoid"."""
+    gamma: float = 5.0
+    """Limit of min-SNR weighting."""
+    bias: float = 0.0
+    """Shift of sigmoid weighting, in log-SNR."""
+    caption_drop: float = 0.1
+    """Share in [0, 1] of samples trained without text, for classifier-free guidance."""
+    noise_level_min: float = 0.0
+    """Least noise on the low resolution, in [0, 1]."""
+    noise_level_max: float = 1.0
+    """Most noise on the low resolution, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside [0, 1]."""
+        _check_choices(self)
+        _require(0 <= self.caption_drop <= 1, "objective.caption_drop", self.caption_drop, "give a share in [0, 1]")
+        least, most = self.noise_level_min, self.noise_level_max
+        _require(0 <= least <= most <= 1, "objective.noise_level_min", least, f"give 0 to noise_level_max, {most}")
+        _require(self.gamma > 0, "objective.gamma", self.gamma, "give a number above 0, such as 5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Say how weights are updated, by AdamW."""
+
+    lr: float = 1e-4
+    """Learning rate after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's decay rates of the two moments, in [0, 1)."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    warmup_steps: int = 500
+    """Steps in which the learning rate rises from 0."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: constant, or a half cosine down to 0 at `max_steps`."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that AdamW or the schedule cannot work with."""
+        _check_choices(self)
+        _require(self.lr > 0, "optimizer.lr", self.lr, "give a number above 0")
+        _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "give two in [0, 1)")
+        _require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "give 0 or more")
+        _require(self.max_grad_norm > 0, "optimizer.max_grad_norm", self.max_grad_norm, "give a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMAConfig:
+    """Say how weights are averaged over steps; the average is what is exported."""
+
+    decay: float = 0.9999
+    """In [0, 1); while n updates were made, min(decay, (1 + n) / (10 + n)) is used."""
+
+    def __post_init__(self) -> None:
+        """Refuse a decay that never forgets the start."""
+        _require(0 <= self.decay < 1, "ema.decay", self.decay, "give a number in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Say when the run's state is saved."""
+
+    every_steps: int = 1000
+    """Steps between checkpoints."""
+    every_seconds: float | None = None
+    """Seconds after which a checkpoint is written even before that; None for never."""
+    keep: int = 2
+    """Checkpoints kept, at least 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse a run that never saves."""
+        _require(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "give at least 1")
+        _require(self.keep >= 1, "checkpoint.keep", self.keep, "give at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig:
+    """Say when the caller's preview function is called."""
+
+    every_steps: int = 1000
+    """Steps between previews."""
+
+    def __post_init__(self) -> None:
+        """Refuse an interval of no length."""
+        _require(self.every_steps >= 1, "preview.every_steps", self.every_steps, "give at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Describe a whole training run of one stage."""
+
+    data: DataConfig
+    model: ModelConfig
+    text: TextConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    output_dir: str
+    """Folder of everything that the run writes."""
+    max_steps: int
+    """Optimizer steps of the whole run."""
+    batch_size: int = 64
+    """Samples of one forward pass in one process."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes of one optimizer step."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Autocast precision; weights stay in float32."""
+    seed: int = 0
+    """Of everything random, at least 0."""
+    resume: Literal["auto", "never"] = "auto"
+    """"auto" goes on from the newest good checkpoint in `output_dir`."""
+    channels_last: bool = True
+    """Memory layout that convolutions are faster in."""
+    compile: bool = False
+    """Compile the U-Net with `torch.compile`; texts are then padded to one length."""
+    log_every: int = 50
+    """Steps between lines of `log.jsonl`."""
+    time_limit: float | None = None
+    """Seconds after which the run saves and leaves, to be resumed later; None for never."""
+    max_bad_steps: int = 50
+    """Steps in a row with a loss that is not finite, after which the run fails."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one and crops that do not fit the low resolution."""
+        _check_choices(self)
+        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "log_every", "max_bad_steps"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "give at least 1")
+        _require(self.seed >= 0, "seed", self.seed, "give a number of at least 0")
+        if self.model.model_class == "super_resolution":
+            for name, value in (("data.size", self.data.size), ("data.crop", self.data.crop_side)):
+                factor = self.data.low_res_factor
+                _require(value % factor == 0, name, value, f"give a multiple of `data.low_res_factor`, {factor}")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a training configuration from a YAML file.
+
+    Args:
+        path: The YAML file; unknown keys are refused.
+        overrides: Command-line words that win over the file: `["--optimizer.lr", "2e-4", "--seed=1"]`.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ValueError: If a value is not allowed, a key is unknown or missing, or there is no such file.
+    """
+    # Only files need draccus, an extra; a program may build a `TrainConfig` itself.
+    from draccus import cfgparsing
+    from draccus.utils import DecodingError, DraccusException
+
+    if not Path(path).is_file():
+        raise ValueError(f"`path` is {str(path)!r}, which is not a file; give a YAML file.")
+    try:
+        values = cfgparsing.load_config(Path(path).read_text(encoding="utf-8"))
+        for name, value in _pairs(overrides):
+            _set(values, name, cfgparsing.parse_string(value))
+        return cfgparsing.decode(TrainConfig, values)
+    except DraccusException as error:
+        # Our own refusals are behind a message that only says that there was one.
+        ours = isinstance(error.__cause__, ValueError) and not isinstance(error, DecodingError)
+        raise ValueError(f"{path} is refused: {error.__cause__ if ours else error}") from error
+
+
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Read "--name value" and "--name=value"."""
+    words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    names, values = words[::2], words[1::2]
+    if len(names) != len(values) or not all(name.startswith("--") for name in names):
+        raise ValueError(f"`overrides` is {list(overrides)!r}; give pairs such as --optimizer.lr 2e-4.")
+    return [(name.removeprefix("--"), value) for name, value in zip(names, values, strict=True)]
+
+
+def _set(values: dict[str, Any], name: str, value: object) -> None:
+    """Set `a.b.c` within nested dictionaries."""
+    *parts, last = name.split(".")
+    for part in parts:
+        values = values.setdefault(part, {})
+    values[last] = value

@@ -1,0 +1,268 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Train one stage: the only training loop, on Accelerate for placement, precision and several processes.
+
+Called by the command line and by programs through `train`; it draws no pictures itself but hands the averaged U-Net to
+a function of its caller.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import tqdm
+
+from diffusers_imagen.data.folder import ImageFolder
+from diffusers_imagen.text.cache import TextEmbeddingCache
+from diffusers_imagen.text.loading import load_text_encoder
+from diffusers_imagen.training.batches import BatchMaker
+from diffusers_imagen.training.checkpoint import CheckpointError, checkpoint_steps, load_newest, save_checkpoint
+from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.ema import ExponentialAverage
+from diffusers_imagen.training.export import export_model
+from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
+from diffusers_imagen.training.randomness import seed_step
+from diffusers_imagen.training.record import ScalarLog
+from diffusers_imagen.training.state import TrainingState, UNet, learning_rate, make_optimizer, make_unet
+
+_logger = logging.getLogger(__name__)
+
+Preview = Callable[[UNet, int], None]
+
+
+class TrainResult(NamedTuple):
+    """Say how far a run came: its steps, the skipped ones among them, and whether it reached `max_steps`."""
+
+    step: int
+    skipped: int
+    finished: bool
+
+
+def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
+    """Train one stage, from its newest checkpoint if there is one.
+
+    Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`), `log.jsonl`,
+    `quarantine.jsonl` and `text_cache.safetensors`. SIGTERM makes it save and leave.
+
+    Args:
+        config: Of the run.
+        preview: Called with the averaged U-Net and the number of steps made, every `config.preview.every_steps` and at
+            the end, in the main process.
+
+    Returns:
+        How far it came.
+
+    Raises:
+        ValueError: If the data, the model or the text encoder cannot be used, or the run in `output_dir` is another.
+        RuntimeError: If too many steps in a row have no finite gradient.
+    """
+    return _Run(config, preview).run()
+
+
+class _Run:
+    """One run: what it holds, and its steps."""
+
+    def __init__(self, config: TrainConfig, preview: Preview | None) -> None:
+        self._config = config
+        self._preview = preview
+        self._folder = Path(config.output_dir)
+        self._accelerator = Accelerator(
+            mixed_precision=config.precision, gradient_accumulation_steps=config.gradient_accumulation_steps
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        quarantine = self._folder / "quarantine.jsonl" if self._accelerator.is_main_process else None
+        self._pictures = ImageFolder.open(
+            config.data.folder,
+            config.data.size,
+            validation_fraction=config.data.validation_fraction,
+            quarantine=quarantine,
+        )
+        self._prepare_model()
+        self._resume()
+        accelerator = self._accelerator
+        self._maker = BatchMaker(
+            config, self._pictures, self._text_cache(), accelerator.num_processes, accelerator.process_index
+        )
+        self._log = ScalarLog(self._folder / "log.jsonl", self._state.step, enabled=accelerator.is_main_process)
+        self._stop = threading.Event()
+        self._saved_step = self._state.step
+        self._bad_in_a_row = 0
+
+    def run(self) -> TrainResult:
+        """Train to the end, or until told to leave."""
+        config, state = self._config, self._state
+        started = saved = time.monotonic()
+        previous = self._catch_sigterm()
+        batches = self._maker.batches(state.step * config.gradient_accumulation_steps)
+        progress = tqdm(total=config.max_steps, initial=state.step, unit="step")
+        try:
+            while state.step < config.max_steps:
+                self._step(batches)
+                progress.update()
+                if line := self._log.due(state.step, config.log_every, config.max_steps):
+                    progress.set_postfix(loss=f"{line['loss']:.4f}", samples_per_s=f"{line['samples_per_s']:.1f}")
+                now = time.monotonic()
+                late = config.checkpoint.every_seconds is not None and now - saved >= config.checkpoint.every_seconds
+                stop = self._stop.is_set() or (config.time_limit is not None and now - started >= config.time_limit)
+                stop, late = self._agree(stop, late)
+                if stop or late or state.step % config.checkpoint.every_steps == 0:
+                    self._save()
+                    saved = time.monotonic()
+                if state.step % config.preview.every_steps == 0 and state.step < config.max_steps:
+                    self._show()
+                if stop:
+                    break
+        finally:
+            progress.close()
+            batches.close()
+            if previous is not None:
+                signal.signal(signal.SIGTERM, previous)
+        if state.step >= config.max_steps:
+            self._save()
+            self._show()
+        return TrainResult(state.step, state.skipped, state.step >= config.max_steps)
+
+    def _step(self, batches: Iterator[TrainingBatch]) -> None:
+        """Make one optimizer step, or skip it when a gradient is not finite."""
+        config, state, accelerator = self._config, self._state, self._accelerator
+        rate = learning_rate(config.optimizer, state.step, config.max_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss = torch.zeros((), device=accelerator.device)
+        for micro in range(config.gradient_accumulation_steps):
+            seed_step(config.seed, state.step * config.gradient_accumulation_steps + micro, accelerator.process_index)
+            with accelerator.accumulate(self._unet):
+                part = diffusion_loss(
+                    self._unet,
+                    self._process,
+                    next(batches).to(accelerator.device),
+                    config.data,
+                    config.objective,
+                ).mean
+                accelerator.backward(part)
+                loss += part.detach() / config.gradient_accumulation_steps
+        norm = accelerator.clip_grad_norm_(state.unet.parameters(), config.optimizer.max_grad_norm)
+        # The norm is of gradients averaged over all processes, so all of them skip together.
+        finite = bool(torch.isfinite(norm))
+        if finite or state.scaler is not None:
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+        if finite:
+            state.ema.update(state.unet, state.updates)
+        self._count(finite)
+        self._log.add(loss, norm, rate, state.skipped, self._samples_per_step)
+
+    def _count(self, finite: bool) -> None:
+        state = self._state
+        state.step += 1
+        if finite:
+            self._bad_in_a_row = 0
+            return
+        state.skipped += 1
+        self._bad_in_a_row += 1
+        _logger.warning("Step %d has a gradient that is not finite and is skipped.", state.step)
+        if self._bad_in_a_row >= self._config.max_bad_steps:
+            raise RuntimeError(
+                f"{self._bad_in_a_row} steps in a row had gradients that are not finite. The last checkpoint is "
+                "untouched; resume it with a lower `optimizer.lr` or with `precision` bf16 or no."
+            )
+
+    @property
+    def _samples_per_step(self) -> int:
+        config = self._config
+        return config.batch_size * config.gradient_accumulation_steps * self._accelerator.num_processes
+
+    def _prepare_model(self) -> None:
+        config, accelerator = self._config, self._accelerator
+        torch.manual_seed(config.seed)
+        unet = make_unet(config.model).to(accelerator.device)
+        if config.channels_last:
+            unet = unet.to(memory_format=torch.channels_last)
+        ema: ExponentialAverage[UNet] = ExponentialAverage(unet, config.ema.decay)
+        if config.compile:
+            unet.compile()
+        optimizer = make_optimizer(unet, config.optimizer)
+        self._process = unet.noise_process
+        self._unet, self._optimizer = accelerator.prepare(unet, optimizer)
+        self._state = TrainingState(unet, ema, optimizer, accelerator.scaler)
+
+    def _resume(self) -> None:
+        folder = self._folder / "checkpoints"
+        if self._config.resume == "never" and checkpoint_steps(folder):
+            raise ValueError(
+                f"`resume` is 'never', but {folder} has checkpoints; give another `output_dir`, or 'auto' to go on."
+            )
+        checkpoint = load_newest(folder)
+        if checkpoint is None:
+            return
+        for name, value in self._identity().items():
+            if checkpoint.record[name] != value:
+                raise ValueError(
+                    f"The run in {str(self._folder)!r} had {name} {checkpoint.record[name]!r}, now it is {value!r}; "
+                    "give another `output_dir` or what it was."
+                )
+        try:
+            self._state.restore(checkpoint)
+        except RuntimeError as error:
+            raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another model: {error}") from error
+        _logger.info("Resumed from step %d.", checkpoint.step)
+
+    def _identity(self) -> dict[str, Any]:
+        """Say what must not change when a run is resumed, since it decides what each step sees."""
+        return {
+            "seed": self._config.seed,
+            "samples_per_step": self._samples_per_step,
+            "data": self._pictures.digest,
+        }
+
+    def _text_cache(self) -> TextEmbeddingCache:
+        """Encode all captions once; further processes read what the first one wrote."""
+        text = self._config.text
+        with self._accelerator.main_process_first():
+            tokenizer, text_encoder = load_text_encoder(text.folder)
+            return TextEmbeddingCache.build(
+                self._pictures.captions,
+                tokenizer,
+                text_encoder.to(self._accelerator.device),
+                text.settings,
+                self._folder / "text_cache.safetensors",
+                text.batch_size,
+            )
+
+    def _save(self) -> None:
+        """Write a checkpoint and the averaged U-Net, once per step."""
+        state = self._state
+        if self._accelerator.is_main_process and not (self._saved_step == state.step > 0):
+            facts = {**self._identity(), "config": asdict(self._config)}
+            save_checkpoint(self._folder / "checkpoints", state.to_checkpoint(facts), self._config.checkpoint.keep)
+            export_model(state.ema.model, self._folder / "unet")
+        self._saved_step = state.step
+        self._accelerator.wait_for_everyone()
+
+    def _show(self) -> None:
+        if self._preview is not None and self._accelerator.is_main_process:
+            self._preview(self._state.ema.model, self._state.step)
+
+    def _agree(self, *wishes: bool) -> tuple[bool, ...]:
+        """Let all processes do what any of them wishes."""
+        if self._accelerator.num_processes == 1:
+            return wishes
+        votes = torch.tensor([float(wish) for wish in wishes], device=self._accelerator.device)
+        return tuple(bool(vote) for vote in self._accelerator.reduce(votes))
+
+    def _catch_sigterm(self) -> Any:
+        """Make SIGTERM end the run after its step; only the main thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            return None
+
+        def leave(signum: int, frame: FrameType | None) -> None:
+            self._stop.set()
+
+        return signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,107 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Turn a batch into the training loss of a stage: add noise, ask the U-Net, compare, weight.
+
+Nothing random happens here: a batch brings its times and its noise along. Called by the training loop.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffusers_imagen.data.transforms import crop_at, flip_some, low_res_of, to_unit_range
+from diffusers_imagen.diffusion.augmentation import noise_low_res
+from diffusers_imagen.diffusion.noise import NoiseProcess, add_noise, alpha_sigma
+from diffusers_imagen.diffusion.prediction import target
+from diffusers_imagen.diffusion.weighting import loss_weight
+from diffusers_imagen.training.config import DataConfig, ObjectiveConfig
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Hold B samples and everything that was drawn for them.
+
+    Args:
+        pictures: Whole pictures (B, 3, H, W), uint8.
+        text: Hidden states of the captions (B, L, D).
+        text_mask: Which of them are tokens (B, L), bool; a row of False is a dropped caption.
+        t: Times in [0, 1], (B,).
+        eps: Standard normal noise (B, 3, crop, crop).
+        flip: Which pictures are mirrored (B,), bool.
+        top: First row of each crop (B,), int64.
+        left: First column of each crop (B,), int64.
+        noise_level: Noise on the low resolution, in [0, 1], (B,); None for a base stage.
+        low_res_eps: Standard normal noise for it (B, 3, crop, crop); None for a base stage.
+    """
+
+    pictures: Tensor
+    text: Tensor
+    text_mask: Tensor
+    t: Tensor
+    eps: Tensor
+    flip: Tensor
+    top: Tensor
+    left: Tensor
+    noise_level: Tensor | None = None
+    low_res_eps: Tensor | None = None
+
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """Give the batch on a device."""
+        tensors = {part.name: getattr(self, part.name) for part in fields(self)}
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, **moved)
+
+
+class Loss(NamedTuple):
+    """Hold the loss of a batch, a scalar, and of each sample (B,) with its log_snr (B,)."""
+
+    mean: Tensor
+    per_sample: Tensor
+    log_snr: Tensor
+
+
+def diffusion_loss(
+    unet: nn.Module, process: NoiseProcess, batch: TrainingBatch, data: DataConfig, objective: ObjectiveConfig
+) -> Loss:
+    """Compute the weighted denoising loss of a batch.
+
+    Args:
+        unet: The U-Net, wrapped for training or not.
+        process: The U-Net's noise schedule and prediction type.
+        batch: The samples, on the U-Net's device.
+        data: Crop and low resolution.
+        objective: The weighting.
+
+    Returns:
+        The loss in float32; its mean over pixels is per sample, so all pictures count alike.
+
+    Imagen (arXiv:2205.11487), equation 1; for enlargement stages with the noise of section 2.4 on the low resolution.
+    """
+    x_0, low_res = _images(batch, data)
+    log_snr = process.schedule.log_snr(batch.t)
+    alpha, sigma = alpha_sigma(log_snr)
+    prediction = unet(
+        add_noise(x_0, batch.eps, alpha, sigma),
+        1000 * batch.t,
+        batch.text.to(x_0.dtype),
+        encoder_attention_mask=batch.text_mask,
+        low_res=low_res,
+        noise_level=batch.noise_level,
+        return_dict=False,
+    )[0]
+    error = prediction.float() - target(x_0, batch.eps, alpha, sigma, process.prediction_type)
+    weight = loss_weight(log_snr, process.prediction_type, objective.weighting, objective.gamma, objective.bias)
+    per_sample = weight * error.square().flatten(1).mean(1)
+    return Loss(per_sample.mean(), per_sample.detach(), log_snr)
+
+
+def _images(batch: TrainingBatch, data: DataConfig) -> tuple[Tensor, Tensor | None]:
+    """Give the crops that are trained on and, for an enlargement stage, their noised low resolution."""
+    whole = flip_some(to_unit_range(batch.pictures), batch.flip)
+    x_0 = crop_at(whole, batch.top, batch.left, data.crop_side)
+    if batch.noise_level is None or batch.low_res_eps is None:
+        return x_0, None
+    low_res = low_res_of(whole, data.low_res_factor, data.low_res_resize)
+    low_res = crop_at(low_res, batch.top, batch.left, data.crop_side)
+    return x_0, noise_low_res(low_res, batch.noise_level, batch.low_res_eps)

@@ -1,0 +1,70 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Write a run's scalars, one JSON line every few steps. Called by the training loop."""
+
+import json
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+
+class ScalarLog:
+    """Collect the scalars of steps and write their means.
+
+    Args:
+        path: The file of JSON lines; lines of steps after `step` are of a run that was killed, and are removed.
+        step: Steps made so far.
+        enabled: False in processes that write nothing.
+    """
+
+    def __init__(self, path: Path, step: int, enabled: bool) -> None:
+        self._path = path
+        self._enabled = enabled
+        if enabled and path.exists():
+            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            path.write_text("".join(f"{line}\n" for line in kept))
+        self._forget()
+
+    def add(self, loss: Tensor, grad_norm: Tensor, learning_rate: float, skipped: int, samples: int) -> None:
+        """Take the scalars of one step; tensors stay on their device until a line is due."""
+        self._losses.append(loss)
+        self._norms.append(grad_norm)
+        self._samples += samples
+        self._latest |= {"lr": learning_rate, "skipped": float(skipped)}
+
+    def due(self, step: int, every: int, last: int) -> dict[str, float] | None:
+        """Write a line if this step shall have one.
+
+        Args:
+            step: Steps made.
+            every: Steps between lines.
+            last: The last step of the run, which always has a line.
+
+        Returns:
+            The line, or None.
+        """
+        if step % every and step != last:
+            return None
+        losses = [value for value in map(float, self._losses) if value - value == 0]
+        norms = [value for value in map(float, self._norms) if value - value == 0]
+        seconds = time.monotonic() - self._since
+        line = {
+            "step": step,
+            "loss": sum(losses) / max(1, len(losses)),
+            "grad_norm": sum(norms) / max(1, len(norms)),
+            **self._latest,
+            "samples_per_s": self._samples / max(seconds, 1e-9),
+        }
+        if self._enabled:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        self._forget()
+        return line
+
+    def _forget(self) -> None:
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._samples = 0
+        self._latest: dict[str, float] = {}
+        self._since = time.monotonic()

@@ -1,0 +1,39 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""`diffusers-imagen`: the program and its verbs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from diffusers_imagen._version import __version__
+from diffusers_imagen.cli.generate import generate
+from diffusers_imagen.cli.train import train
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(generate)
+app.command()(train)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Imagen for Diffusers: draw pictures from text with a cascade of pixel diffusion models."""
+
+
+def main() -> None:
+    """Run the program; wrong input is told in one line, without a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(f"diffusers-imagen: {error}", file=sys.stderr)
+        sys.exit(2)

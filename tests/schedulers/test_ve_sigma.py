@@ -1,0 +1,42 @@
+import pytest
+import torch
+from diffusers import DDPMScheduler, EulerDiscreteScheduler
+from diffusers.schedulers import scheduling_euler_discrete
+
+from diffusers_imagen.schedulers.bridge import bridge_for
+
+
+def images(seed=0):
+    return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "original_sample", "v_prediction"])
+def test_the_scheduler_reads_x_0_back(prediction_type):
+    scheduler = EulerDiscreteScheduler(prediction_type=prediction_type)
+    bridge = bridge_for(scheduler)
+    t = bridge.set_timesteps(10, "cpu")[0]
+    sample = images(1) * bridge.init_noise_sigma
+    output = bridge.model_output(images(), sample, t)
+    scheduler.scale_model_input(sample, t)
+    theirs = scheduler.step(output, t, sample).pred_original_sample
+    torch.testing.assert_close(theirs, images(), rtol=0, atol=1e-4)
+
+
+def test_it_never_warns_about_unscaled_input(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(scheduling_euler_discrete.logger, "warning", warnings.append)
+    bridge, sample = bridge_for(EulerDiscreteScheduler()), images(1)
+    for t in bridge.set_timesteps(3, "cpu"):
+        sample = bridge.step(images(), t, sample)
+    assert warnings == []
+
+
+def test_clipping_carried_over_from_ddpm_is_not_mistaken_for_its_own():
+    assert not bridge_for(EulerDiscreteScheduler.from_config(DDPMScheduler(clip_sample_range=0.5).config)).clips_x_0
+
+
+def test_flow_prediction_is_refused():
+    with pytest.raises(
+        ValueError, match=r"is 'flow_prediction', which its .* one of epsilon, sample, original_sample"
+    ):
+        bridge_for(EulerDiscreteScheduler(prediction_type="flow_prediction"))

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+
+from diffusers_imagen.schedulers.bridge import bridge_for
+
+KARRAS_TO_SIGMA_MIN = {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}
+FLOW = {"use_flow_sigmas": True}
+NOISE_PREDICTING = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
+
+
+def images(seed=0):
+    return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("settings", [{}, FLOW])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_their_own_conversion_reads_x_0_back(prediction_type, settings):
+    scheduler = DPMSolverMultistepScheduler(prediction_type=prediction_type, **settings)
+    bridge, sample = bridge_for(scheduler), images(1)
+    for t in bridge.set_timesteps(10, "cpu"):
+        if scheduler.step_index is not None:
+            output = bridge.model_output(images(), sample, t)
+            theirs = scheduler.convert_model_output(output, sample=sample)
+            torch.testing.assert_close(theirs, images(), rtol=0, atol=1e-4)
+        sample = bridge.step(images(), t, sample)
+
+
+@pytest.mark.parametrize("algorithm_type", ["dpmsolver++", "sde-dpmsolver++"])
+def test_their_own_thresholding_changes_nothing_within_the_range(algorithm_type):
+    def run(**settings):
+        bridge, sample = bridge_for(DPMSolverMultistepScheduler(algorithm_type=algorithm_type, **settings)), images(1)
+        generator = torch.Generator().manual_seed(0)
+        for t in bridge.set_timesteps(10, "cpu"):
+            sample = bridge.step(images(), t, sample, generator=generator)
+        return bridge.clips_x_0, sample
+
+    clips, thresholded = run(thresholding=True)
+    clips_not, plain = run()
+    assert (clips, clips_not) == (True, False)
+    torch.testing.assert_close(thresholded, plain, rtol=0, atol=1e-5)
+
+
+def test_settings_carried_over_from_ddpm_are_not_mistaken_for_its_own():
+    ddpm = DDPMScheduler(clip_sample=True, clip_sample_range=0.5, variance_type="learned_range")
+    bridge = bridge_for(DPMSolverMultistepScheduler.from_config(ddpm.config))
+    assert not bridge.clips_x_0
+    assert not bridge.needs_variance
+    sample = images(1)
+    for t in bridge.set_timesteps(10, "cpu"):
+        sample = bridge.step(images(), t, sample, variance=images(2))
+    torch.testing.assert_close(sample, images(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*dpmsolver.*:FutureWarning")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prediction_type": "flow_prediction"}, "walks in the variance-preserving space; .*use_flow_sigmas=True"),
+        (FLOW | {"use_karras_sigmas": True}, "has use_flow_sigmas and use_karras_sigmas, .* one of the two"),
+        (FLOW | {"use_lu_lambdas": True}, "has use_flow_sigmas and use_lu_lambdas"),
+        (
+            {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
+            'diverges at large noise; take "sde-dpmsolver\\+\\+"',
+        ),
+        (
+            FLOW | NOISE_PREDICTING | {"prediction_type": "flow_prediction"},
+            'whose flow_prediction is not made for use_flow_sigmas; make it with prediction_type="sample"',
+        ),
+        (FLOW | NOISE_PREDICTING | {"prediction_type": "v_prediction"}, "whose v_prediction is not made for"),
+        (KARRAS_TO_SIGMA_MIN | {"solver_order": 3}, "divides by a last step of length zero; .*solver_order=2"),
+        (KARRAS_TO_SIGMA_MIN | {"solver_type": "heun"}, 'divides by a last .* solver_type="midpoint"'),
+        ({"thresholding": True, "sample_max_value": 0.5}, "`sample_max_value` of .* is 0.5, narrower than images"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        bridge_for(DPMSolverMultistepScheduler(**settings))
+
+
+def test_custom_timesteps_are_refused_in_the_flow_space():
+    bridge = bridge_for(DPMSolverMultistepScheduler(**FLOW))
+    with pytest.raises(
+        ValueError, match="`timesteps` cannot be set for DPMSolverMultistepScheduler with use_flow_sig"
+    ):
+        bridge.set_timesteps(None, "cpu", timesteps=[900, 100])

@@ -89,18 +89,14 @@ def encode_text(
     rows = _tokenize(prompts, tokenizer, settings)
     width = settings.max_length if settings.padding == "max_length" else max(1, *map(len, rows))
     input_ids, mask = _pad(rows, width, _padding_id(tokenizer), text_encoder.device)
-    # A row without any token would make the attention's softmax divide 0 by 0; its states are zeroed below.
-    attention_mask = mask.clone()
-    attention_mask[:, 0] = True
     encoder = text_encoder.get_encoder() if text_encoder.config.is_encoder_decoder else text_encoder
-    output = encoder(
-        input_ids=input_ids, attention_mask=attention_mask.long(), output_hidden_states=True, return_dict=True
-    )
+    output = encoder(input_ids=input_ids, attention_mask=mask.long(), output_hidden_states=True, return_dict=True)
     states = torch.cat([output.hidden_states[layer] for layer in settings.layers], dim=-1)
     if settings.null_empty:
         mask = mask & torch.tensor([bool(prompt.strip()) for prompt in prompts], device=mask.device)[:, None]
     # An offloaded encoder answers on another device than its weights lie on.
     mask = mask.to(states.device)
+    # Filled, not multiplied: attention gives NaN in a row that has no token at all.
     return TextEmbeddings(states.masked_fill(~mask[..., None], 0), mask)
 
 

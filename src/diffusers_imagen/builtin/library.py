@@ -19,6 +19,8 @@ from torch import Tensor
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 15 * 1000 * 1000
+# More than what safetensors writes into a file's header for a tensor beside its name.
+_HEADER_BYTES = 200
 
 _FOLDER = Path(__file__).parent
 
@@ -68,6 +70,10 @@ def write_packed(
         files: small files, by their path in the unpacked cascade.
         weights: packed state dicts, by the path of the safetensors file that they unpack to.
         facts: what else the manifest shall say, such as where the weights come from.
+
+    Raises:
+        ValueError: a tensor that is larger than a file may be.
+        OSError: the folder exists already.
     """
     from safetensors.torch import save_file
 
@@ -83,7 +89,9 @@ def write_packed(
             name = f"{Path(path).parts[0]}-{number + 1}.safetensors"
             save_file(shard, folder / name)
             packed[path].append(name)
-    digests = {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    digests = {
+        path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
     manifest = {"format_version": FORMAT_VERSION, **facts, "weights": packed, "sha256": digests}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -134,8 +142,13 @@ def _shards(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in sorted(tensors.items()):
-        num_bytes = tensor.numel() * tensor.element_size()
-        if shards[-1] and size + num_bytes > MAX_FILE_BYTES - 100_000:
+        num_bytes = tensor.nbytes + len(name) + _HEADER_BYTES
+        if num_bytes > MAX_FILE_BYTES:
+            raise ValueError(
+                f"`weights` holds {name!r} of {tensor.nbytes} bytes, but a file has {MAX_FILE_BYTES} at most; pack it "
+                "at fewer bits, or make the layer smaller."
+            )
+        if shards[-1] and size + num_bytes > MAX_FILE_BYTES:
             shards.append({})
             size = 0
         shards[-1][name] = tensor.contiguous()

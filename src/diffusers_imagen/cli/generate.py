@@ -17,9 +17,7 @@ STAGE_VALUE_HELP = "one value for the base, or stage=value pairs: base=20,sr_1=8
 
 
 def generate(
-    prompts: Annotated[
-        list[str], typer.Argument(metavar="PROMPT", help="What to draw, in one or several prompts.")
-    ],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw, in one or several prompts.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture file (PNG).")] = Path(
         "outputs/image.png"
     ),
@@ -105,16 +103,26 @@ def check_output(output: Path) -> None:
 
 
 def load_pipeline(checkpoint: str, device: str | None) -> "ImagenCascadePipeline":
-    """Load a cascade and put it on a device, by default on the accelerator if there is one."""
+    """Load a cascade and put it on a device, by default on the accelerator if there is one.
+
+    Raises:
+        ValueError: a device that is not there.
+    """
     import torch
-    from diffusers.utils import logging
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
     from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
-    logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"`--device` is {device!r}, which cannot be used here; leave it out, or give cpu.") from error
     return ImagenCascadePipeline.from_pretrained(checkpoint).to(device)
 
 

@@ -15,6 +15,7 @@ def train(
     ] = None,
 ) -> None:
     """Train one stage; the same command again resumes it."""
+    from diffusers_imagen.cli.preview import StagePreview
     from diffusers_imagen.training.config import load_config
     from diffusers_imagen.training.loop import train as run
 
@@ -24,5 +25,6 @@ def train(
         if not separator:
             raise ValueError(f"`--set` is {item!r}; give section.field=value, such as optimizer.lr=1e-4.")
         words += [f"--{name}", value]
-    result = run(load_config(config, words))
+    settings = load_config(config, words)
+    result = run(settings, preview=StagePreview(settings))
     print(f"{result.step} steps, {result.skipped} skipped, {'finished' if result.finished else 'to be resumed'}")

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusers_imagen.pipelines.stage_settings import STAGES
-
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 Prompt = str | Sequence[str]
@@ -33,12 +31,58 @@ def check_prompt(name: str, prompt: Any) -> None:
             raise ValueError(f"`{name}` holds {item!r} ({type(item).__name__}); give strings only.")
 
 
-def check_embeds(name: str, embeds: Tensor | None, mask: Tensor | None, width: int) -> None:
+def check_texts(
+    prompts: Sequence[str] | None,
+    negatives: Sequence[str] | None,
+    embeds: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    text_shape: tuple[int, int],
+    has_encoder: bool,
+) -> int:
+    """Refuse texts that are missing, given twice, or do not fit one another or the U-Nets.
+
+    Args:
+        prompts: what to draw, or `None`.
+        negatives: what guidance moves away from, or `None`.
+        embeds: text states, their mask, negative text states and their mask, each of them or `None`.
+        text_shape: (tokens, width), the longest text and the width of the states that the U-Nets take.
+        has_encoder: whether the pipeline has a tokenizer and a text encoder.
+
+    Returns:
+        How many prompts there are.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    prompt_embeds, mask, negative_embeds, negative_mask = embeds
+    check_embeds("prompt_embeds", prompt_embeds, mask, text_shape)
+    check_embeds("negative_prompt_embeds", negative_embeds, negative_mask, text_shape)
+    if prompts is None and prompt_embeds is None:
+        raise ValueError("`prompt` and `prompt_embeds` are both missing; give one of them.")
+    for name, texts, states in (
+        ("prompt", prompts, prompt_embeds),
+        ("negative_prompt", negatives, negative_embeds),
+    ):
+        if texts is not None and states is not None:
+            raise ValueError(f"`{name}` and `{name}_embeds` are both given; give one of them.")
+        if texts is not None and not has_encoder:
+            raise ValueError(
+                f"`{name}` is given, but this pipeline has no text encoder; give `{name}_embeds` instead."
+            )
+    number = len(prompts) if prompts is not None else len(prompt_embeds)  # type: ignore[arg-type]
+    if negative_embeds is not None and len(negative_embeds) != number:
+        raise ValueError(
+            f"`negative_prompt_embeds` holds {len(negative_embeds)} texts, but {number} are drawn; give {number}."
+        )
+    return number
+
+
+def check_embeds(name: str, embeds: Tensor | None, mask: Tensor | None, text_shape: tuple[int, int]) -> None:
     """Refuse text states and a mask that do not fit together or do not fit the U-Nets.
 
     Raises:
         ValueError: naming the argument and its shape.
     """
+    tokens, width = text_shape
     mask_name = name.replace("embeds", "attention_mask")
     if embeds is None:
         if mask is not None:
@@ -52,9 +96,13 @@ def check_embeds(name: str, embeds: Tensor | None, mask: Tensor | None, width: i
             f"`{name}` has width {embeds.shape[-1]}, but the U-Nets were trained with {width}: the text encoder's "
             "width times the number of layers; make it with this pipeline's `encode_prompt`."
         )
+    if embeds.shape[1] > tokens:
+        raise ValueError(
+            f"`{name}` holds {embeds.shape[1]} tokens, but the U-Nets take {tokens}; give {tokens} or fewer."
+        )
     if mask is not None and (not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]):
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(f"`{mask_name}` is {shape}, but `{name}` asks for {tuple(embeds.shape[:2])}.")
+        raise ValueError(f"`{mask_name}` is {shape}; give {tuple(embeds.shape[:2])}, a flag for each of `{name}`.")
 
 
 def check_batch(
@@ -68,6 +116,9 @@ def check_batch(
     Raises:
         ValueError: naming the argument.
     """
+    for item in generator if isinstance(generator, list) else [generator]:
+        if item is not None and not isinstance(item, torch.Generator):
+            raise ValueError(f"`generator` is or holds {item!r}; give a torch.Generator or a list of them.")
     if isinstance(generator, list) and len(generator) != batch_size:
         raise ValueError(
             f"`generator` is a list of {len(generator)}, but {batch_size} pictures are drawn; give one a picture "
@@ -75,16 +126,18 @@ def check_batch(
         )
     if latents is not None and (not isinstance(latents, Tensor) or tuple(latents.shape) != latents_shape):
         shape = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-        raise ValueError(f"`latents` is {shape}; the first stage starts from noise of shape {latents_shape}.")
+        raise ValueError(
+            f"`latents` is {shape}; give noise of shape {latents_shape}, from which the first stage starts."
+        )
 
 
-def check_options(num_images_per_prompt: Any, output_type: Any) -> None:
+def check_options(num_images_per_prompt: Any, output_type: Any = "pil") -> None:
     """Refuse a number of pictures below 1 and an unknown output type.
 
     Raises:
         ValueError: naming the argument and its value.
     """
-    if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+    if type(num_images_per_prompt) is not int or num_images_per_prompt < 1:
         raise ValueError(f"`num_images_per_prompt` is {num_images_per_prompt!r}; give a whole number of at least 1.")
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"`output_type` is {output_type!r}; choose one of {', '.join(OUTPUT_TYPES)}.")
@@ -104,17 +157,14 @@ def select_stages(available: Sequence[str], start: str | None, stop: str | None,
     """
     for name, stage in (("start_stage", start), ("stop_stage", stop)):
         if stage is not None and stage not in available:
-            known = f"this cascade has {', '.join(available)}"
-            raise ValueError(
-                f"`{name}` is {stage!r}, but {known if stage in STAGES else f'stages are called so: {known}'}."
-            )
+            raise ValueError(f"`{name}` is {stage!r}; choose one that this cascade has: {', '.join(available)}.")
     first = 0 if start is None else available.index(start)
     if start is None and has_image and len(available) > 1:
         first = 1
     last = len(available) - 1 if stop is None else available.index(stop)
     if first > last:
         raise ValueError(
-            f"`start_stage` is {available[first]!r}, which comes after `stop_stage`, {available[last]!r}."
+            f"`start_stage` is {available[first]!r}, which comes after `stop_stage`, {available[last]!r}; swap them."
         )
     if first > 0 and not has_image:
         raise ValueError(f"`start_stage` is {start!r}, which enlarges a picture; give one as `image`.")

@@ -11,7 +11,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import replace_example_docstring
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,14 +23,14 @@ from diffusers_imagen.pipelines.call_checks import (
     Prompt,
     Size,
     check_batch,
-    check_embeds,
     check_options,
+    check_texts,
     select_stages,
     stage_sizes,
 )
 from diffusers_imagen.pipelines.denoise_stage import StepControl, denoise_stage
 from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
-from diffusers_imagen.pipelines.stage_plan import Generator, StagePlan, plan_stage
+from diffusers_imagen.pipelines.stage_plan import Generator, StagePlan, check_unets, plan_stage
 from diffusers_imagen.pipelines.stage_settings import (
     STAGES,
     StageSettings,
@@ -39,13 +39,17 @@ from diffusers_imagen.pipelines.stage_settings import (
     saved_settings,
 )
 from diffusers_imagen.pipelines.text_batches import (
+    Embeds,
+    Prompts,
+    given_text,
     null_text_like,
     padded_alike,
     paired_prompts,
     prompts_by_stage,
     repeated,
+    text_settings,
 )
-from diffusers_imagen.text.encoding import TextEmbeddings, TextSettings, encode_text
+from diffusers_imagen.text.encoding import TextEmbeddings, encode_text
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -107,7 +111,7 @@ class ImagenCascadePipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         saved_settings(stages)
-        TextSettings(**(text or {}))
+        text_settings(text)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -145,8 +149,14 @@ class ImagenCascadePipeline(DiffusionPipeline):
             )
         try:
             return super().from_pretrained(name, **kwargs)
-        except SafetensorError as error:
-            raise OSError(f"The weights in {name!r} cannot be read ({error}); fetch or save them again.") from error
+        except (OSError, SafetensorError) as error:
+            damaged = _damaged_weights(Path(name))
+            if not damaged:
+                raise
+            raise OSError(
+                f"`pretrained_model_name_or_path` is {name!r}, where {', '.join(damaged)} cannot be read; fetch or save "
+                "the checkpoint again."
+            ) from error
 
     @property
     def guidance_scale(self) -> float:
@@ -171,13 +181,12 @@ class ImagenCascadePipeline(DiffusionPipeline):
     @property
     def stage_names(self) -> list[str]:
         """Names of the stages that this cascade has, in order."""
-        return [stage for stage in STAGES if self._unet_of(stage) is not None]
+        return list(self._unets)
 
-    def _unet_of(self, stage: str) -> Any:
-        return getattr(self, "unet" if stage == "base" else stage.replace("sr_", "sr_unet_"))
-
-    def _scheduler_of(self, stage: str) -> Any:
-        return getattr(self, "scheduler" if stage == "base" else stage.replace("sr_", "sr_scheduler_"))
+    @property
+    def _unets(self) -> dict[str, Any]:
+        every = zip(STAGES, (self.unet, self.sr_unet_1, self.sr_unet_2), strict=True)
+        return {stage: unet for stage, unet in every if unet is not None}
 
     def encode_prompt(
         self,
@@ -208,24 +217,18 @@ class ImagenCascadePipeline(DiffusionPipeline):
         Raises:
             ValueError: as `__call__`.
         """
+        check_options(num_images_per_prompt)
         device = device or self._execution_device
-        check_embeds("prompt_embeds", prompt_embeds, prompt_attention_mask, self._text_width)
-        check_embeds(
-            "negative_prompt_embeds", negative_prompt_embeds, negative_prompt_attention_mask, self._text_width
-        )
+        embeds = (prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask)
         prompts = prompts_by_stage("prompt", prompt, ["base"])
         negatives = prompts_by_stage("negative_prompt", negative_prompt, ["base"])
-        batch = self._num_prompts(prompts["base"], prompt_embeds)
+        batch = self._check_texts(prompts["base"], negatives["base"], embeds)
         texts, negative_texts = paired_prompts(prompts, negatives, batch)["base"]
         positive = self._text_of(texts, prompt_embeds, prompt_attention_mask)
         if negative_texts is None and negative_prompt_embeds is None:
             negative = null_text_like(positive)
         else:
             negative = self._text_of(negative_texts, negative_prompt_embeds, negative_prompt_attention_mask)
-        if negative.mask.shape[0] != batch:
-            raise ValueError(
-                f"`negative_prompt_embeds` holds {negative.mask.shape[0]} texts, but {batch} are drawn; give {batch}."
-            )
         positive, negative = padded_alike(positive, negative)
         positive = repeated(positive, num_images_per_prompt, device)
         negative = repeated(negative, num_images_per_prompt, device)
@@ -302,12 +305,14 @@ class ImagenCascadePipeline(DiffusionPipeline):
         Examples:
 
         Returns:
-            The last stage's pictures as `images`, and every stage's in `stages`.
+            The last stage's pictures as `images`, and every stage's in `stages`; after an interrupt those of the
+            stage that was running, as far as it came.
 
         Raises:
             ValueError: a wrong argument, before any model runs.
         """  # noqa: D414 (Diffusers fills in the example)
         # 1. Settle and check everything before any model runs.
+        check_unets(self._unets)
         check_options(num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         names = select_stages(self.stage_names, start_stage, stop_stage, image is not None)
@@ -326,17 +331,10 @@ class ImagenCascadePipeline(DiffusionPipeline):
             "sigmas": per_stage("sigmas", sigmas, self.stage_names),
         }
         plans = self._plan(names, settings, self._sizes(names, small, height, width), schedules)
-        embeds = (
-            prompt_embeds,
-            prompt_attention_mask,
-            negative_prompt_embeds,
-            negative_prompt_attention_mask,
-        )
-        check_embeds("prompt_embeds", *embeds[:2], self._text_width)
-        check_embeds("negative_prompt_embeds", *embeds[2:], self._text_width)
+        embeds = (prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask)
         prompts = prompts_by_stage("prompt", prompt, names)
-        num_prompts = self._num_prompts(prompts[names[0]], prompt_embeds)
         negatives = prompts_by_stage("negative_prompt", negative_prompt, names)
+        num_prompts = self._check_texts(prompts[names[0]], negatives[names[0]], embeds)
         texts = paired_prompts(prompts, negatives, num_prompts)
         batch_size = num_prompts * num_images_per_prompt
         check_batch(batch_size, generator, latents, plans[0].shape(batch_size))
@@ -360,6 +358,8 @@ class ImagenCascadePipeline(DiffusionPipeline):
         if small is not None:
             small = self._small_image(small, plans[0], device).repeat_interleave(batch_size // small.shape[0], dim=0)
         for plan in plans:
+            if self._interrupt:
+                break
             text = encoded[texts[plan.name]]
             condition = plan.condition(TextEmbeddings(*text[:2]), TextEmbeddings(*text[2:]), small, generator)
             steps = plan.set_timesteps(device)
@@ -377,34 +377,24 @@ class ImagenCascadePipeline(DiffusionPipeline):
 
         # 4. Pictures.
         stages = {name: self._postprocess(picture, output_type) for name, picture in finished.items()}
-        images = stages[names[-1]]
+        images = list(stages.values())[-1]
         return ImagenCascadeOutput(images=images, stages=stages) if return_dict else (images, stages)
 
-    @property
-    def _text_width(self) -> int:
-        return int(self.unet.config.num_text_layers * self.unet.config.encoder_hid_dim)
+    def _check_texts(self, prompts: Prompts | None, negatives: Prompts | None, embeds: Embeds) -> int:
+        has_encoder = self.tokenizer is not None and self.text_encoder is not None
+        return check_texts(prompts, negatives, embeds, check_unets(self._unets), has_encoder)
 
-    def _num_prompts(self, prompts: tuple[str, ...] | None, prompt_embeds: Tensor | None) -> int:
-        if (prompts is None) == (prompt_embeds is None):
-            given = "neither" if prompts is None else "both"
-            raise ValueError(f"`prompt` and `prompt_embeds`: {given} of them is given; give exactly one.")
-        if prompts is not None and (self.text_encoder is None or self.tokenizer is None):
-            raise ValueError("`prompt` is given, but this pipeline has no text encoder; give `prompt_embeds` instead.")
-        return len(prompts) if prompts is not None else len(prompt_embeds)  # type: ignore[arg-type]
-
-    def _text_of(self, prompts: tuple[str, ...] | None, embeds: Tensor | None, mask: Tensor | None) -> TextEmbeddings:
-        if prompts is not None:
-            return encode_text(prompts, self.tokenizer, self.text_encoder, TextSettings(**(self.config.text or {})))
-        if embeds is None:
-            raise ValueError("`prompt_embeds` is None, and so is `prompt`; give one of them.")
-        everything = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
-        return TextEmbeddings(embeds, everything if mask is None else mask.bool())
+    def _text_of(self, prompts: Prompts | None, embeds: Tensor | None, mask: Tensor | None) -> TextEmbeddings:
+        if embeds is not None:
+            return given_text(embeds, mask)
+        settings = text_settings(self.config.text, check_unets(self._unets), self.text_encoder)
+        return encode_text(prompts or (), self.tokenizer, self.text_encoder, settings)
 
     def _sizes(
         self, names: Sequence[str], small: Tensor | None, height: int | None, width: int | None
     ) -> dict[str, Size]:
-        sides = {name: self._unet_of(name).config.sample_size for name in self.stage_names}
-        multiples = {name: self._unet_of(name).size_multiple for name in self.stage_names}
+        sides = {name: unet.config.sample_size for name, unet in self._unets.items()}
+        multiples = {name: unet.size_multiple for name, unet in self._unets.items()}
         default = (sides[names[-1]], sides[names[-1]])
         if small is not None:
             before = sides[self.stage_names[self.stage_names.index(names[0]) - 1]]
@@ -418,11 +408,11 @@ class ImagenCascadePipeline(DiffusionPipeline):
         sizes: Mapping[str, Size],
         schedules: Mapping[str, Mapping[str, Any]],
     ) -> list[StagePlan]:
+        schedulers = dict(zip(STAGES, (self.scheduler, self.sr_scheduler_1, self.sr_scheduler_2), strict=True))
         plans = []
         for name in names:
             custom = {key: by_stage[name] for key, by_stage in schedules.items() if name in by_stage}
-            unet, scheduler = self._unet_of(name), self._scheduler_of(name)
-            plans.append(plan_stage(name, unet, scheduler, settings[name], sizes[name], custom))
+            plans.append(plan_stage(name, self._unets[name], schedulers[name], settings[name], sizes[name], custom))
         return plans
 
     def _control(
@@ -454,16 +444,19 @@ class ImagenCascadePipeline(DiffusionPipeline):
     def _preprocess(self, image: Any) -> Tensor:
         """Return pictures as (B, C, H, W) in [-1, 1]."""
         try:
-            return self.image_processor.preprocess(image).float()
-        except (TypeError, AttributeError, IndexError) as error:
+            pictures: Tensor = self.image_processor.preprocess(image).float()
+        except (TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"`image` is {type(image).__name__}; give a PIL image, a tensor, an array or a list."
+                f"`image` is {image!r:.80}; give a PIL image, a tensor, an array or a list of them."
             ) from error
+        if pictures.shape[1] != self.unet.config.in_channels:
+            raise ValueError(f"`image` has {pictures.shape[1]} channels; give {self.unet.config.in_channels}.")
+        return pictures
 
     def _small_image(self, image: Tensor, plan: StagePlan, device: torch.device) -> Tensor:
         """Return the starting pictures, shrunk to what the stage was trained to enlarge."""
         before = self.stage_names[self.stage_names.index(plan.name) - 1]
-        factor = self._unet_of(plan.name).config.sample_size / self._unet_of(before).config.sample_size
+        factor = self._unets[plan.name].config.sample_size / self._unets[before].config.sample_size
         size = (round(plan.size[0] / factor), round(plan.size[1] / factor))
         if tuple(image.shape[-2:]) != size:
             image = resize(image, size)
@@ -473,3 +466,14 @@ class ImagenCascadePipeline(DiffusionPipeline):
         if output_type == "latent":
             return picture
         return self.image_processor.postprocess(picture.clamp(-1, 1), output_type)
+
+
+def _damaged_weights(folder: Path) -> list[str]:
+    """Return the files of weights in a folder that are cut off or are none."""
+    damaged = []
+    for path in sorted(folder.glob("*/*.safetensors")):
+        try:
+            safe_open(path, framework="pt")
+        except SafetensorError:
+            damaged.append(str(path.relative_to(folder)))
+    return damaged

@@ -63,6 +63,39 @@ class StagePlan:
         return StageCondition(text.hidden_states, text.mask, negative.hidden_states, negative.mask, low_res, level)
 
 
+def check_unets(unets: Mapping[str, Any]) -> tuple[int, int]:
+    """Refuse U-Nets that make no cascade, whichever of its stages run.
+
+    Args:
+        unets: the cascade's U-Nets by stage.
+
+    Returns:
+        (tokens, width): the longest text that all of them take, and the width of its states.
+
+    Raises:
+        ValueError: a base that is missing, a U-Net of an unknown family, or U-Nets that do not fit.
+    """
+    if "base" not in unets:
+        raise ValueError("`unet` is None, and without a base there is no cascade; give an ImagenUNet2DConditionModel.")
+    shapes = {}
+    for stage, unet in unets.items():
+        stage_model_for(unet)
+        config = unet.config
+        if (config.low_res_channels > 0) != (stage != "base"):
+            kind = "a base" if stage == "base" else "an enlargement"
+            raise ValueError(
+                f"`low_res_channels` of the U-Net of {stage!r} is {config.low_res_channels}, which is not {kind}'s; "
+                "give each stage the U-Net that was trained for it."
+            )
+        shapes[stage] = (config.text_max_length, config.num_text_layers * config.encoder_hid_dim)
+    widths = {stage: width for stage, (_, width) in shapes.items()}
+    if len(set(widths.values())) > 1:
+        raise ValueError(
+            f"The U-Nets take texts of different widths, {widths}; give U-Nets that were trained together."
+        )
+    return min(tokens for tokens, _ in shapes.values()), widths["base"]
+
+
 def plan_stage(
     name: str, unet: Any, scheduler: Any, settings: StageSettings, size: Size, schedule: Mapping[str, Any]
 ) -> StagePlan:
@@ -79,10 +112,14 @@ def plan_stage(
     Raises:
         ValueError: a missing or unsupported part, or a combination that cannot work.
     """
+    component = "scheduler" if name == "base" else name.replace("sr_", "sr_scheduler_")
     if scheduler is None:
-        component = "scheduler" if name == "base" else name.replace("sr_", "sr_scheduler_")
         raise ValueError(f"`{component}` is None, but the stage {name!r} runs; give it a Diffusers scheduler.")
-    model, bridge = stage_model_for(unet), bridge_for(scheduler)
+    model = stage_model_for(unet)
+    try:
+        bridge = bridge_for(scheduler)
+    except ValueError as error:
+        raise ValueError(f"`{component}` cannot drive the stage {name!r}: {error}") from error
     if bridge.needs_variance and not model.predicts_variance:
         raise ValueError(
             f"The scheduler of {name!r} ({type(scheduler).__name__}) wants a learned variance, which its U-Net does not "
@@ -93,9 +130,9 @@ def plan_stage(
             f"`thresholding` is 'none' for {name!r}, but its scheduler ({type(scheduler).__name__}) clips pictures "
             "itself; make it with clip_sample=False and thresholding=False."
         )
-    custom = dict(schedule)
-    if not custom:
-        custom = {"num_inference_steps": settings.num_inference_steps}
-    else:
-        custom["num_inference_steps"] = None
-    return StagePlan(name, model, unet.config.in_channels, bridge, settings, size, custom)
+    for key, values in schedule.items():
+        if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
+            raise ValueError(f"`{key}` is {values!r} for {name!r}; give a list of numbers.")
+    steps = None if schedule else settings.num_inference_steps
+    schedule = {**schedule, "num_inference_steps": steps}
+    return StagePlan(name, model, unet.config.in_channels, bridge, settings, size, schedule)

@@ -23,7 +23,7 @@ class StageSettings:
     guidance_rescale: float = 0.0
     """In [0, 1], how far the guided picture's contrast is brought back (arXiv:2305.08891)."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Fractions of the steps between which guidance is on (arXiv:2404.07724)."""
+    """Two fractions of the steps, a tuple or (from JSON) a list, between which guidance is on (arXiv:2404.07724)."""
     thresholding: ThresholdMode = "dynamic"
     """"dynamic" (Imagen, section 2.3), "static" or "none"."""
     threshold_percentile: float = 0.995
@@ -59,12 +59,12 @@ def saved_settings(saved: Mapping[str, Any] | None) -> dict[str, StageSettings]:
     known = {item.name for item in fields(StageSettings)}
     settings = {}
     for stage in STAGES:
-        values = dict(saved.get(stage) or {})
+        values = saved.get(stage) or {}
+        if not isinstance(values, Mapping):
+            raise ValueError(f"`stages[{stage!r}]` is {values!r}; give a mapping from settings to values.")
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"`stages[{stage!r}]` holds {unknown}, but the settings are {sorted(known)}.")
-        if isinstance(values.get("guidance_interval"), list):
-            values["guidance_interval"] = tuple(values["guidance_interval"])  # JSON knows no tuples
         settings[stage] = replace(default_settings(stage), **values)
     return settings
 
@@ -137,18 +137,18 @@ def _check_settings(settings: StageSettings) -> None:
         if value not in allowed:
             raise ValueError(f"`{name}` is {value!r}; choose one of {', '.join(allowed)}.")
     interval = settings.guidance_interval
-    if not (isinstance(interval, tuple) and len(interval) == 2 and 0 <= interval[0] <= interval[1] <= 1):
+    is_pair = isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_number, interval))
+    if not (is_pair and 0 <= interval[0] <= interval[1] <= 1):
         raise ValueError(
             f"`guidance_interval` is {interval!r}; give two fractions of the steps, 0 <= start <= stop <= 1."
         )
 
 
 def _check_number(name: str, value: Any, low: float, high: float, hint: str = "") -> None:
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not math.isfinite(value)
-        or not low <= value <= high
-    ):
+    if not (_is_number(value) and low <= value <= high):
         bounds = "a finite number" if high == math.inf and low == -math.inf else f"a number from {low} to {high}"
         raise ValueError(f"`{name}` is {value!r}; give {bounds}.{hint}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

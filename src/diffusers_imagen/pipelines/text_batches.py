@@ -2,16 +2,49 @@
 """Prompts of a call by stage, and text states repeated and padded into batches. Called by the pipeline."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from diffusers_imagen.pipelines.call_checks import check_prompt
 from diffusers_imagen.pipelines.stage_settings import STAGES
-from diffusers_imagen.text.encoding import TextEmbeddings
+from diffusers_imagen.text.encoding import TextEmbeddings, TextSettings
 
 Prompts = tuple[str, ...]
+Embeds = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+
+def text_settings(
+    saved: Mapping[str, Any] | None, text_shape: tuple[int, int] | None = None, text_encoder: Any = None
+) -> TextSettings:
+    """Return how prompts are encoded from a checkpoint's `text`.
+
+    Args:
+        saved: the settings by name; what is not named keeps its default.
+        text_shape: (tokens, width) that the U-Nets take; longer prompts are cut.
+        text_encoder: the model whose states must have this width.
+
+    Raises:
+        ValueError: an unknown setting, a value out of range, or an encoder that the U-Nets were not trained with.
+    """
+    known = [item.name for item in fields(TextSettings)]
+    unknown = sorted(set(saved or {}) - set(known))
+    if unknown:
+        raise ValueError(f"`text` holds {unknown}, but the settings are {known}.")
+    settings = TextSettings(**(saved or {}))
+    if text_shape is None:
+        return settings
+    tokens, width = text_shape
+    found = len(settings.layers) * text_encoder.config.get_text_config().hidden_size
+    if found != width:
+        raise ValueError(
+            f"`text_encoder` gives states of width {found} for {len(settings.layers)} of its layers, but the U-Nets "
+            f"were trained with {width}; give the encoder and the layers (`text`) that they were trained with."
+        )
+    return replace(settings, max_length=min(settings.max_length, tokens))
 
 
 def prompts_by_stage(name: str, prompt: Any, stages: Sequence[str]) -> dict[str, Prompts | None]:
@@ -31,9 +64,9 @@ def prompts_by_stage(name: str, prompt: Any, stages: Sequence[str]) -> dict[str,
     unknown = [stage for stage in prompt if stage not in STAGES]
     if unknown:
         raise ValueError(f"`{name}` names the stage {unknown[0]!r}, but the stages are {', '.join(STAGES)}.")
-    missing = [stage for stage in stages if stage not in prompt and "base" not in prompt]
+    missing = [stage for stage in stages if prompt.get(stage, prompt.get("base")) is None]
     if missing:
-        raise ValueError(f"`{name}` names no prompt for {missing[0]!r} and none for 'base'; give one of them.")
+        raise ValueError(f"`{name}` names no prompt for {missing[0]!r}; give one for it or for 'base'.")
     return {stage: _as_tuple(name, prompt.get(stage, prompt.get("base"))) for stage in stages}
 
 
@@ -75,6 +108,12 @@ def repeated(text: TextEmbeddings, times: int, device: torch.device) -> TextEmbe
     return TextEmbeddings(
         text.hidden_states.to(device).repeat_interleave(times, dim=0), text.mask.to(device).repeat_interleave(times, 0)
     )
+
+
+def given_text(embeds: Tensor, mask: Tensor | None) -> TextEmbeddings:
+    """Return text states that were made before, with a mask of all tokens where none is given."""
+    everything = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+    return TextEmbeddings(embeds, everything if mask is None else mask.bool())
 
 
 def null_text_like(text: TextEmbeddings) -> TextEmbeddings:

@@ -51,15 +51,13 @@ class DataConfig:
     """Threads that make batches ahead of the training step, at least 1."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit together."""
         _check_choices(self)
         _require(self.size >= 1, "data.size", self.size, "give the side of the pictures in pixels")
         _require(self.low_res_factor >= 2, "data.low_res_factor", self.low_res_factor, "give 2 or more")
         _require(self.workers >= 1, "data.workers", self.workers, "give at least 1 thread")
-        held_out = self.validation_fraction
+        held_out, crop = self.validation_fraction, self.crop_side
         _require(0 <= held_out < 1, "data.validation_fraction", held_out, "give a share in [0, 1)")
-        fits = 1 <= self.crop_side <= self.size
-        _require(fits, "data.crop", self.crop_side, f"give at most `data.size`, {self.size}")
+        _require(1 <= crop <= self.size, "data.crop", crop, f"give at most `data.size`, {self.size}")
 
     @property
     def crop_side(self) -> int:
@@ -81,10 +79,9 @@ class ModelConfig:
     """Compute activations twice to save memory."""
 
     def __post_init__(self) -> None:
-        """Refuse two sources of one U-Net."""
         _check_choices(self)
-        both = bool(self.config) and self.pretrained is not None
-        _require(not both, "model.config", self.config, "leave it empty, since `model.pretrained` brings its own")
+        one = not self.config or self.pretrained is None
+        _require(one, "model.config", self.config, "leave it empty, since `model.pretrained` brings its own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +100,6 @@ class TextConfig:
     """Captions that are encoded together."""
 
     def __post_init__(self) -> None:
-        """Refuse what `TextSettings` refuses."""
         _require(self.batch_size >= 1, "text.batch_size", self.batch_size, "give at least 1")
         _ = self.settings
 
@@ -131,7 +127,6 @@ class ObjectiveConfig:
     """Most noise on the low resolution, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        """Refuse shares outside [0, 1]."""
         _check_choices(self)
         _require(0 <= self.caption_drop <= 1, "objective.caption_drop", self.caption_drop, "give a share in [0, 1]")
         least, most = self.noise_level_min, self.noise_level_max
@@ -159,7 +154,6 @@ class OptimizerConfig:
     """Gradients are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that AdamW or the schedule cannot work with."""
         _check_choices(self)
         _require(self.lr > 0, "optimizer.lr", self.lr, "give a number above 0")
         _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "give two in [0, 1)")
@@ -175,7 +169,6 @@ class EMAConfig:
     """In [0, 1); while n updates were made, min(decay, (1 + n) / (10 + n)) is used."""
 
     def __post_init__(self) -> None:
-        """Refuse a decay that never forgets the start."""
         _require(0 <= self.decay < 1, "ema.decay", self.decay, "give a number in [0, 1)")
 
 
@@ -186,25 +179,36 @@ class CheckpointConfig:
     every_steps: int = 1000
     """Steps between checkpoints."""
     every_seconds: float | None = None
-    """Seconds after which a checkpoint is written even before that; None for never."""
+    """Seconds after which one is written even before that; None for never."""
     keep: int = 2
     """Checkpoints kept, at least 1."""
 
     def __post_init__(self) -> None:
-        """Refuse a run that never saves."""
         _require(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "give at least 1")
         _require(self.keep >= 1, "checkpoint.keep", self.keep, "give at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewConfig:
-    """Say when the caller's preview function is called."""
+    """Say when the caller's preview function is called, and what it draws."""
 
     every_steps: int = 1000
     """Steps between previews."""
+    prompts: tuple[str, ...] = ()
+    """What a base stage draws; by default the captions of the first pictures."""
+    num_images: int = 8
+    """Pictures of a sheet where no prompts are given."""
+    seed: int = 0
+    """Of the noise, the same in every preview."""
+    num_inference_steps: int = 20
+    """Sampling steps."""
+    guidance_scale: float = 3.0
+    """Weight of the text for a base stage; enlargements are drawn without guidance."""
 
     def __post_init__(self) -> None:
-        """Refuse an interval of no length."""
+        _require(self.num_images >= 1, "preview.num_images", self.num_images, "give at least 1")
+        steps = self.num_inference_steps
+        _require(steps >= 1, "preview.num_inference_steps", steps, "give at least 1")
         _require(self.every_steps >= 1, "preview.every_steps", self.every_steps, "give at least 1")
 
 
@@ -246,14 +250,13 @@ class TrainConfig:
     """Steps in a row with a loss that is not finite, after which the run fails."""
 
     def __post_init__(self) -> None:
-        """Refuse counts below one and crops that do not fit the low resolution."""
         _check_choices(self)
         for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "log_every", "max_bad_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "give at least 1")
         _require(self.seed >= 0, "seed", self.seed, "give a number of at least 0")
         if self.model.model_class == "super_resolution":
+            factor = self.data.low_res_factor
             for name, value in (("data.size", self.data.size), ("data.crop", self.data.crop_side)):
-                factor = self.data.low_res_factor
                 _require(value % factor == 0, name, value, f"give a multiple of `data.low_res_factor`, {factor}")
 
 
@@ -274,10 +277,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     from draccus import cfgparsing
     from draccus.utils import DecodingError, DraccusException
 
-    if not Path(path).is_file():
-        raise ValueError(f"`path` is {str(path)!r}, which is not a file; give a YAML file.")
+    _require(Path(path).is_file(), "path", str(path), "give a YAML file; this is none")
     try:
         values = cfgparsing.load_config(Path(path).read_text(encoding="utf-8"))
+        _require(isinstance(values, dict), "path", str(path), "give a file with `name: value` lines")
         for name, value in _pairs(overrides):
             _set(values, name, cfgparsing.parse_string(value))
         return cfgparsing.decode(TrainConfig, values)
@@ -290,10 +293,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Read "--name value" and "--name=value"."""
     words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    names, values = words[::2], words[1::2]
-    if len(names) != len(values) or not all(name.startswith("--") for name in names):
-        raise ValueError(f"`overrides` is {list(overrides)!r}; give pairs such as --optimizer.lr 2e-4.")
-    return [(name.removeprefix("--"), value) for name, value in zip(names, values, strict=True)]
+    paired = len(words) % 2 == 0 and all(name.startswith("--") for name in words[::2])
+    _require(paired, "overrides", list(overrides), "give pairs such as --optimizer.lr 2e-4")
+    return [(name.removeprefix("--"), value) for name, value in zip(words[::2], words[1::2], strict=True)]
 
 
 def _set(values: dict[str, Any], name: str, value: object) -> None:

@@ -21,6 +21,7 @@ from accelerate.utils import tqdm
 
 from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.text.cache import TextEmbeddingCache
+from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.checkpoint import CheckpointError, checkpoint_steps, load_newest, save_checkpoint
@@ -30,7 +31,7 @@ from diffusers_imagen.training.export import export_model
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog
-from diffusers_imagen.training.state import TrainingState, UNet, learning_rate, make_optimizer, make_unet
+from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_optimizer, make_unet
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
     """Train one stage, from its newest checkpoint if there is one.
 
     Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`), `log.jsonl`,
-    `quarantine.jsonl` and `text_cache.safetensors`. SIGTERM makes it save and leave.
+    `quarantine.jsonl` and `text_cache.safetensors`. SIGTERM makes it save and leave. With several processes the losses
+    in `log.jsonl` are those of the first one's samples.
 
     Args:
         config: Of the run.
@@ -227,6 +229,8 @@ class _Run:
         text = self._config.text
         with self._accelerator.main_process_first():
             tokenizer, text_encoder = load_text_encoder(text.folder)
+            width = encode_text(["a"], tokenizer, text_encoder, text.settings).hidden_states.shape[-1]
+            check_unet(self._state.unet, self._config, width)
             return TextEmbeddingCache.build(
                 self._pictures.captions,
                 tokenizer,
@@ -237,11 +241,13 @@ class _Run:
             )
 
     def _save(self) -> None:
-        """Write a checkpoint and the averaged U-Net, once per step."""
+        """Write a checkpoint, unless this step has one, and the averaged U-Net."""
         state = self._state
-        if self._accelerator.is_main_process and not (self._saved_step == state.step > 0):
-            facts = {**self._identity(), "config": asdict(self._config)}
-            save_checkpoint(self._folder / "checkpoints", state.to_checkpoint(facts), self._config.checkpoint.keep)
+        if self._accelerator.is_main_process:
+            if state.step != self._saved_step:
+                facts = {**self._identity(), "config": asdict(self._config)}
+                save_checkpoint(self._folder / "checkpoints", state.to_checkpoint(facts), self._config.checkpoint.keep)
+            # A run killed between the two has a checkpoint of this step, but an older U-Net.
             export_model(state.ema.model, self._folder / "unet")
         self._saved_step = state.step
         self._accelerator.wait_for_everyone()

@@ -2,6 +2,7 @@
 """Write a run's scalars, one JSON line every few steps. Called by the training loop."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -46,8 +47,9 @@ class ScalarLog:
         """
         if step % every and step != last:
             return None
-        losses = [value for value in map(float, self._losses) if value - value == 0]
-        norms = [value for value in map(float, self._norms) if value - value == 0]
+        # Skipped steps are counted, not averaged.
+        losses = [value for value in map(float, self._losses) if math.isfinite(value)]
+        norms = [value for value in map(float, self._norms) if math.isfinite(value)]
         seconds = time.monotonic() - self._since
         line = {
             "step": step,

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import Checkpoint
-from diffusers_imagen.training.config import ModelConfig, OptimizerConfig
+from diffusers_imagen.training.config import ModelConfig, OptimizerConfig, TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
 
 UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel
@@ -116,6 +116,40 @@ def make_unet(config: ModelConfig) -> UNet:
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     return unet.train()
+
+
+def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
+    """Refuse a U-Net that could not take the run's batches, before minutes are spent on making them.
+
+    Args:
+        unet: The U-Net.
+        config: Of the run.
+        text_width: Width of the text embeddings.
+
+    Raises:
+        ValueError: If its low resolution, sizes, text length or text width are not those of the run.
+    """
+    own = unet.config
+    if (own.low_res_channels > 0) != (config.model.model_class == "super_resolution"):
+        raise ValueError(
+            f"`low_res_channels` of the U-Net is {own.low_res_channels}, but `model.model_class` is "
+            f"{config.model.model_class!r}; give 0 for a base stage and 3 for an enlargement."
+        )
+    if config.data.crop_side % unet.size_multiple:
+        raise ValueError(
+            f"`data.crop` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
+        )
+    if config.text.max_length > own.text_max_length:
+        raise ValueError(
+            f"`text.max_length` is {config.text.max_length}, but `text_max_length` of the U-Net is "
+            f"{own.text_max_length}; lower the one or raise the other."
+        )
+    if text_width != own.num_text_layers * own.encoder_hid_dim:
+        raise ValueError(
+            f"The text embeddings have width {text_width}, but the U-Net takes {own.num_text_layers} layers of width "
+            f"{own.encoder_hid_dim}; set its `num_text_layers` to the number of `text.layers` and `encoder_hid_dim` "
+            "to the encoder's width."
+        )
 
 
 def make_optimizer(unet: UNet, config: OptimizerConfig) -> torch.optim.AdamW:

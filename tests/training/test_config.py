@@ -1,0 +1,135 @@
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from diffusers_imagen.training.config import TrainConfig, load_config
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def write(tmp_path: Path, make_config: MakeConfig) -> Callable[..., Path]:
+    """Give a function that writes a valid YAML file, with replaced top-level fields."""
+
+    def write_file(**changes: Any) -> Path:
+        values = asdict(make_config()) | changes
+        # YAML knows lists only.
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(_listed(values)))
+        return path
+
+    return write_file
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def test_yaml_file_gives_the_same_configuration(write: Callable[..., Path], make_config: MakeConfig) -> None:
+    assert _listed(asdict(load_config(write()))) == _listed(asdict(make_config()))
+
+
+def test_command_line_wins_over_the_file(write: Callable[..., Path]) -> None:
+    config = load_config(write(), ["--optimizer.lr", "2e-4", "--text.layers", "[4, -1]", "--data.crop", "4"])
+
+    assert config.optimizer.lr == 2e-4
+    assert config.text.layers == (4, -1)
+    assert config.data.crop == 4
+
+
+@pytest.mark.parametrize("part", [{"folder": "p", "size": 8, "sise": 8}, {"size": 8}])
+def test_unknown_and_missing_keys_are_refused_with_their_name(write: Callable[..., Path], part: dict) -> None:
+    with pytest.raises(ValueError, match=r"run\.yaml.*(sise|folder)"):
+        load_config(write(data=part))
+
+
+def test_value_of_a_wrong_kind_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match="batch_size"):
+        load_config(write(batch_size="many"))
+
+
+def test_refused_value_is_explained_through_the_loader(write: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match=r"`objective\.caption_drop` is 1\.5; give a share in \[0, 1\]"):
+        load_config(write(objective={"caption_drop": 1.5}))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning_rate", "1"], "`learning_rate`"),
+        (["--seed"], "give pairs"),
+        (["seed", "1"], "give pairs"),
+        (["--optimizer.lr", "fast"], "optimizer.lr"),
+    ],
+)
+def test_unknown_and_incomplete_options_are_refused(
+    write: Callable[..., Path], words: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(write(), words)
+
+
+def test_single_argument_of_the_unet_can_be_replaced(write: Callable[..., Path]) -> None:
+    config = load_config(write(), ["--model.config.dropout=0.2", "--seed=3"])
+
+    assert config.model.config["dropout"] == 0.2
+    assert config.model.config["sample_size"] == 8
+    assert config.seed == 3
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`path` is .*none\.yaml"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("content", ["", "- 3", "a: [1"])
+def test_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.yaml").write_text(content)
+
+    with pytest.raises(ValueError, match=r"run\.yaml"):
+        load_config(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"data": {"size": 0}}, "data.size"),
+        ({"data": {"crop": 9}}, "data.crop"),
+        ({"data": {"low_res_factor": 1}}, "data.low_res_factor"),
+        ({"data": {"workers": 0}}, "data.workers"),
+        ({"data": {"validation_fraction": 1.0}}, "data.validation_fraction"),
+        ({"model": {"pretrained": "folder"}}, "model.config"),
+        ({"text": {"max_length": 0}}, "max_length"),
+        ({"text": {"batch_size": 0}}, "text.batch_size"),
+        ({"objective": {"noise_level_min": 0.5, "noise_level_max": 0.2}}, "objective.noise_level_min"),
+        ({"objective": {"gamma": 0.0}}, "objective.gamma"),
+        ({"optimizer": {"lr": 0.0}}, "optimizer.lr"),
+        ({"optimizer": {"betas": (0.9, 1.0)}}, "optimizer.betas"),
+        ({"optimizer": {"warmup_steps": -1}}, "optimizer.warmup_steps"),
+        ({"optimizer": {"max_grad_norm": 0.0}}, "optimizer.max_grad_norm"),
+        ({"ema": {"decay": 1.0}}, "ema.decay"),
+        ({"checkpoint": {"every_steps": 0}}, "checkpoint.every_steps"),
+        ({"checkpoint": {"keep": 0}}, "checkpoint.keep"),
+        ({"preview": {"every_steps": 0}}, "preview.every_steps"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"enlarges": True, "data": {"crop": 3}}, "data.crop"),
+        ({"enlarges": True, "data": {"size": 9, "crop": 4}}, "data.size"),
+        ({"precision": "fp8"}, "precision"),
+        ({"resume": "yes"}, "resume"),
+        ({"model": {"model_class": "big"}}, "model_class"),
+        ({"optimizer": {"schedule": "linear"}}, "schedule"),
+        ({"objective": {"weighting": "snr"}}, "weighting"),
+        ({"data": {"low_res_resize": "nearest"}}, "low_res_resize"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(make_config: MakeConfig, changes: dict, name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}"):
+        make_config(**changes)

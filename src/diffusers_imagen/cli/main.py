@@ -35,5 +35,5 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        print(f"diffusers-imagen: {error}", file=sys.stderr)
+        print(f"diffusers-imagen: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -11,7 +11,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import replace_example_docstring
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -49,6 +49,7 @@ from diffusers_imagen.pipelines.text_batches import (
     repeated,
     text_settings,
 )
+from diffusers_imagen.pipelines.weights import align_weights, damaged_weights
 from diffusers_imagen.text.encoding import TextEmbeddings, encode_text
 
 EXAMPLE_DOC_STRING = """
@@ -112,6 +113,9 @@ class ImagenCascadePipeline(DiffusionPipeline):
         super().__init__()
         saved_settings(stages)
         text_settings(text)
+        for model in (text_encoder, unet, sr_unet_1, sr_unet_2):
+            if model is not None:
+                align_weights(model)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -150,7 +154,7 @@ class ImagenCascadePipeline(DiffusionPipeline):
         try:
             return super().from_pretrained(name, **kwargs)
         except (OSError, SafetensorError) as error:
-            damaged = _damaged_weights(Path(name))
+            damaged = damaged_weights(Path(name))
             if not damaged:
                 raise
             raise OSError(
@@ -466,14 +470,3 @@ class ImagenCascadePipeline(DiffusionPipeline):
         if output_type == "latent":
             return picture
         return self.image_processor.postprocess(picture.clamp(-1, 1), output_type)
-
-
-def _damaged_weights(folder: Path) -> list[str]:
-    """Return the files of weights in a folder that are cut off or are none."""
-    damaged = []
-    for path in sorted(folder.glob("*/*.safetensors")):
-        try:
-            safe_open(path, framework="pt")
-        except SafetensorError:
-            damaged.append(str(path.relative_to(folder)))
-    return damaged

@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-cuda lint fix check clean
+.PHONY: demo test test-slow lint fix check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diffusers-imagen generate "一只戴着帽子的猫" "a cat wearing a hat" --output outputs/cat_with_hat.png --seed 0
@@ -16,9 +16,6 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
-
-test-cuda: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m cuda
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

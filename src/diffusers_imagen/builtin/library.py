@@ -12,9 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -61,7 +62,7 @@ def builtin_path(name: str, cache: Path | None = None) -> Path:
 
 
 def write_packed(
-    folder: Path, files: Mapping[str, Path], weights: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
+    folder: Path, files: Mapping[str, Path], weights: Mapping[str, Mapping[str, "Tensor"]], facts: Mapping[str, Any]
 ) -> None:
     """Write a packed cascade.
 
@@ -137,7 +138,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _shards(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+def _shards(tensors: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
     """Split into dicts whose files stay below the largest size that is shipped."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0

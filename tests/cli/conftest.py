@@ -1,0 +1,44 @@
+"""The program as a user runs it, and a tiny checkpoint for it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_imagen.cli.main import main
+
+
+@dataclass
+class Run:
+    """What a run of the program gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def checkpoint(make_cascade: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a saved cascade of 8 and 16 pixels."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    make_cascade(2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Run]:
+    """Give a function that runs the program in an empty folder, as the console script does."""
+
+    def call(*arguments: str | Path) -> Run:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["diffusers-imagen", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Run(ended.value.code or 0, captured.out, captured.err)
+
+    return call

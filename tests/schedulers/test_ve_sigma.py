@@ -40,3 +40,14 @@ def test_flow_prediction_is_refused():
         ValueError, match=r"is 'flow_prediction', which its .* one of epsilon, sample, original_sample"
     ):
         bridge_for(EulerDiscreteScheduler(prediction_type="flow_prediction"))
+
+
+@pytest.mark.parametrize("sigmas", [[20.0, 5.0, 1.0], [20.0, 5.0, 1.0, 0.0]])
+def test_own_sigmas_end_at_the_clean_picture_with_or_without_their_zero(sigmas):
+    bridge = bridge_for(EulerDiscreteScheduler())
+    timesteps = bridge.set_timesteps(None, "cpu", sigmas=sigmas)
+    assert len(timesteps) == 3
+    sample = images(1) * bridge.init_noise_sigma
+    for t in timesteps:
+        sample = bridge.step(images(), t, sample)
+    torch.testing.assert_close(sample, images(), rtol=0, atol=1e-5)

@@ -1,6 +1,8 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Drive schedulers of the variance-exploding space, sample = x_0 + sigma * eps. Chosen by `bridge.py`."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,19 @@ class VESigmaBridge(SchedulerBridge):
     """Drive Euler and its kin; they never clip."""
 
     prediction_types = ("epsilon", "sample", "original_sample", "v_prediction")
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None,
+        device: str | torch.device | None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Lay out the steps; see `SchedulerBridge.set_timesteps`."""
+        if sigmas is not None and len(sigmas) and sigmas[-1] > 0:
+            # Euler takes the last of its own sigmas for the end: without the 0 it would stop a step early, still noisy.
+            sigmas = [*sigmas, 0.0]
+        return super().set_timesteps(num_inference_steps, device, timesteps, sigmas)
 
     def noise_level(self, t: Tensor) -> tuple[float, float]:
         """Give (1, sigma) of the step."""

@@ -219,3 +219,22 @@ def test_the_shipped_cascades_are_small_enough_and_whole():
         for path, digest in manifest["sha256"].items():
             assert (folder / path).stat().st_size <= MAX_FILE_BYTES
             assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_an_unpacked_cascade_that_lost_something_is_unpacked_anew(builtins, damage):
+    folder = builtin_path("tiny")
+    whole = contents(folder)
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:100])
+    else:
+        weights.unlink()
+    assert contents(builtin_path("tiny")) == whole
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_with_a_remedy(builtins, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"'tiny' cannot be unpacked into .*set XDG_CACHE_HOME"):
+        builtin_path("tiny")

@@ -212,3 +212,19 @@ def test_a_picture_appears_whole_or_not_at_all(tmp_path):
     save_png(Image.new("RGB", (4, 4), "blue"), path, {})
     assert pixels(path)[0, 0].tolist() == [0, 0, 255]
     assert [file.name for file in tmp_path.iterdir()] == ["cat.png"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(run, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    result = run("generate", "a", "--checkpoint", "does-not-exist", "-o", "file/cat.png")
+    assert result.code == 2
+    assert "`--output` is 'file/cat.png', where nothing can be written" in result.err
+
+
+def test_an_unrelated_scheduler_keeps_its_own_settings_and_a_related_one_takes_them_over(make_cascade):
+    scheduler = diffusers.DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", use_exponential_sigmas=True)
+    pipe = make_cascade(2, scheduler=scheduler, sr_scheduler_1=scheduler)
+    set_schedulers(pipe, {"base": "FlowMatchEulerDiscreteScheduler", "sr_1": "EulerDiscreteScheduler"})
+    assert not pipe.scheduler.config.use_exponential_sigmas
+    assert pipe.sr_scheduler_1.config.use_exponential_sigmas
+    assert pipe.sr_scheduler_1.config.beta_schedule == "squaredcos_cap_v2"

@@ -133,3 +133,10 @@ def test_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str) 
 def test_impossible_values_are_refused_by_name(make_config: MakeConfig, changes: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}"):
         make_config(**changes)
+
+
+def test_a_value_has_no_parts_to_override(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("max_steps: 3\n")
+    with pytest.raises(ValueError, match=r"`overrides` is 'max_steps.a'; `max_steps` has no parts"):
+        load_config(path, ["--max_steps.a", "1"])

@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
+CONTENTS = "contents.json"
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 15 * 1000 * 1000
 # More than what safetensors writes into a file's header for a tensor beside its name.
@@ -34,7 +37,8 @@ def builtin_names() -> list[str]:
 def builtin_path(name: str, cache: Path | None = None) -> Path:
     """Return the folder of a built-in cascade, unpacked into the user's cache on the first call.
 
-    The folder appears whole or not at all, also when several processes unpack at once.
+    The folder appears whole or not at all, also when several processes unpack at once; one that has lost files since
+    is unpacked anew.
 
     Args:
         name: one of `builtin_names()`.
@@ -42,7 +46,7 @@ def builtin_path(name: str, cache: Path | None = None) -> Path:
 
     Raises:
         ValueError: an unknown name.
-        OSError: a packed file that is not what the manifest says.
+        OSError: a packed file that is not what the manifest says, or a cache that cannot be written to.
     """
     if name not in builtin_names():
         raise ValueError(f"`name` is {name!r}, but the built-in cascades are {builtin_names()}.")
@@ -50,14 +54,15 @@ def builtin_path(name: str, cache: Path | None = None) -> Path:
     manifest = (source / MANIFEST).read_bytes()
     cache = _default_cache() if cache is None else cache
     target = cache / f"{name}-{hashlib.sha256(manifest).hexdigest()[:12]}"
-    if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        unpacked = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+    if not _is_whole(target):
+        shutil.rmtree(target, ignore_errors=True)
         try:
-            _unpack(source, json.loads(manifest), unpacked)
-            _move(unpacked, target)
-        finally:
-            shutil.rmtree(unpacked, ignore_errors=True)
+            _unpack_aside(source, json.loads(manifest), target)
+        except (OSError, SafetensorError) as error:
+            raise OSError(
+                f"The built-in cascade {name!r} cannot be unpacked into {str(cache)!r} ({error}); set XDG_CACHE_HOME to a "
+                "folder that can be written to and has 250 MB left, or give `cache`."
+            ) from error
     return target
 
 
@@ -100,6 +105,29 @@ def write_packed(
 def _default_cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "diffusers-imagen"
+
+
+def _is_whole(target: Path) -> bool:
+    """Say whether every file that was unpacked is still there in its size; cache cleaners may have taken some."""
+    listing = target / CONTENTS
+    if not listing.is_file():
+        return False
+    sizes = json.loads(listing.read_text(encoding="utf-8"))
+    return all((target / path).is_file() and (target / path).stat().st_size == size for path, size in sizes.items())
+
+
+def _unpack_aside(source: Path, manifest: dict[str, Any], target: Path) -> None:
+    """Unpack under a temporary name, list what is there, then move it to `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unpacked = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        _unpack(source, manifest, unpacked)
+        files = [path for path in sorted(unpacked.rglob("*")) if path.is_file()]
+        sizes = {path.relative_to(unpacked).as_posix(): path.stat().st_size for path in files}
+        (unpacked / CONTENTS).write_text(json.dumps(sizes, indent=2), encoding="utf-8")
+        _move(unpacked, target)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
 
 
 def _unpack(source: Path, manifest: dict[str, Any], target: Path) -> None:

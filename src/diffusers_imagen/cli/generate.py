@@ -1,6 +1,7 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """`diffusers-imagen generate`: prompts to a picture file."""
 
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,12 +95,20 @@ def check_output(output: Path) -> None:
     """Refuse a file name that is no picture's, before anything is drawn.
 
     Raises:
-        ValueError: a folder, or an ending other than .png.
+        ValueError: a folder, an ending other than .png, or a place that cannot be written to.
     """
     if output.suffix.lower() != ".png":
         raise ValueError(f"`--output` is {str(output)!r}; give a file name that ends in .png.")
     if output.is_dir():
         raise ValueError(f"`--output` is {str(output)!r}, a folder; give a file name in it.")
+    try:
+        # The folder itself is made when there is something to put into it.
+        with tempfile.TemporaryFile(dir=next(folder for folder in output.absolute().parents if folder.exists())):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`--output` is {str(output)!r}, where nothing can be written ({error.strerror}); give another place."
+        ) from error
 
 
 def load_pipeline(checkpoint: str, device: str | None) -> "ImagenCascadePipeline":
@@ -147,7 +156,11 @@ def set_schedulers(pipe: "ImagenCascadePipeline", names: dict[str, str]) -> None
                 "DPMSolverMultistepScheduler, DDIMScheduler or FlowMatchEulerDiscreteScheduler."
             )
         component = "scheduler" if stage == "base" else stage.replace("sr_", "sr_scheduler_")
-        setattr(pipe, component, found.from_config(getattr(pipe, component).config))  # type: ignore[attr-defined] # Diffusers has no types
+        present = getattr(pipe, component)
+        # Only related classes share settings: a flow scheduler would take over spacings that mean nothing to it.
+        scheduler_class: Any = found
+        related = found in present.compatibles
+        setattr(pipe, component, scheduler_class.from_config(present.config) if related else scheduler_class())
 
 
 def save_images(

@@ -45,7 +45,7 @@ class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     _supports_group_offloading = True
     _no_split_modules = ["ImagenBlock", "TextAdapter"]  # noqa: RUF012 (the host reads class attributes)
     _repeated_blocks = ["ImagenBlock"]  # noqa: RUF012
-    _skip_layerwise_casting_patterns = ["norm", "time_embedding", "text_adapter"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = ["norm", "embedding", "text_adapter", "feed_forward"]  # noqa: RUF012
 
     def _build(self) -> None:
         """Make the layers that `self.config` describes."""

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusers_imagen.pipelines.stage_settings import is_integer
+
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 Prompt = str | Sequence[str]
@@ -21,6 +23,7 @@ def check_prompt(name: str, prompt: Any) -> None:
         ValueError: naming the argument and its value.
     """
     if isinstance(prompt, str):
+        _check_characters(name, prompt)
         return
     if not isinstance(prompt, list | tuple):
         raise ValueError(f"`{name}` is {prompt!r} ({type(prompt).__name__}); give a string or a list of strings.")
@@ -29,6 +32,16 @@ def check_prompt(name: str, prompt: Any) -> None:
     for item in prompt:
         if not isinstance(item, str):
             raise ValueError(f"`{name}` holds {item!r} ({type(item).__name__}); give strings only.")
+        _check_characters(name, item)
+
+
+def _check_characters(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"`{name}` holds {text[error.start : error.end]!r}, half a character; give text in valid Unicode (UTF-8)."
+        ) from error
 
 
 def check_texts(
@@ -96,6 +109,8 @@ def check_embeds(name: str, embeds: Tensor | None, mask: Tensor | None, text_sha
             f"`{name}` has width {embeds.shape[-1]}, but the U-Nets were trained with {width}: the text encoder's "
             "width times the number of layers; make it with this pipeline's `encode_prompt`."
         )
+    if not bool(embeds.isfinite().all()):
+        raise ValueError(f"`{name}` holds values that are not finite; make it with this pipeline's `encode_prompt`.")
     if embeds.shape[1] > tokens:
         raise ValueError(
             f"`{name}` holds {embeds.shape[1]} tokens, but the U-Nets take {tokens}; give {tokens} or fewer."
@@ -117,7 +132,7 @@ def check_batch(
         ValueError: naming the argument.
     """
     for item in generator if isinstance(generator, list) else [generator]:
-        if item is not None and not isinstance(item, torch.Generator):
+        if (item is not None or isinstance(generator, list)) and not isinstance(item, torch.Generator):
             raise ValueError(f"`generator` is or holds {item!r}; give a torch.Generator or a list of them.")
     if isinstance(generator, list) and len(generator) != batch_size:
         raise ValueError(
@@ -129,6 +144,8 @@ def check_batch(
         raise ValueError(
             f"`latents` is {shape}; give noise of shape {latents_shape}, from which the first stage starts."
         )
+    if latents is not None and not bool(latents.isfinite().all()):
+        raise ValueError("`latents` holds values that are not finite; give standard normal noise.")
 
 
 def check_options(num_images_per_prompt: Any, output_type: Any = "pil") -> None:
@@ -137,7 +154,7 @@ def check_options(num_images_per_prompt: Any, output_type: Any = "pil") -> None:
     Raises:
         ValueError: naming the argument and its value.
     """
-    if type(num_images_per_prompt) is not int or num_images_per_prompt < 1:
+    if not is_integer(num_images_per_prompt) or num_images_per_prompt < 1:
         raise ValueError(f"`num_images_per_prompt` is {num_images_per_prompt!r}; give a whole number of at least 1.")
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"`output_type` is {output_type!r}; choose one of {', '.join(OUTPUT_TYPES)}.")
@@ -198,14 +215,15 @@ def stage_sizes(
     # The final side must be a multiple of this for every stage's to be one of that stage's own multiple.
     needed = math.lcm(*(multiples[s] * final // math.gcd(sample_sizes[s], multiples[s] * final) for s in stages))
     for name, side in (("height", height), ("width", width)):
-        if side is not None and (not isinstance(side, int) or side < 1):
+        if side is not None and (not is_integer(side) or side < 1):
             raise ValueError(f"`{name}` is {side!r}; give a number of pixels.")
-    size = (default[0] if height is None else height, default[1] if width is None else width)
+    size = (default[0] if height is None else int(height), default[1] if width is None else int(width))
     for name, side in zip(("height", "width"), size, strict=True):
         if side % needed:
             below = max(side // needed, 1) * needed
+            source = "" if (height, width)[name == "width"] is not None else " (from the picture that is given)"
             raise ValueError(
-                f"`{name}` is {side} pixels for the final picture, but these stages draw multiples of {needed}; "
+                f"`{name}` is {side} pixels for the final picture{source}, but these stages draw multiples of {needed}; "
                 f"give {below} or {below + needed}."
             )
     return {s: (size[0] * sample_sizes[s] // final, size[1] * sample_sizes[s] // final) for s in stages}

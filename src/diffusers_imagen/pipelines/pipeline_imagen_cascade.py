@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from diffusers_imagen.pipelines.text_batches import (
     repeated,
     text_settings,
 )
-from diffusers_imagen.pipelines.weights import align_weights, damaged_weights
+from diffusers_imagen.pipelines.weights import align_weights, unreadable
 from diffusers_imagen.text.encoding import TextEmbeddings, encode_text
 
 EXAMPLE_DOC_STRING = """
@@ -143,7 +144,11 @@ class ImagenCascadePipeline(DiffusionPipeline):
         Raises:
             OSError: no checkpoint there, or a damaged one.
         """
-        name = str(pretrained_model_name_or_path)
+        if not isinstance(pretrained_model_name_or_path, str | os.PathLike):
+            raise ValueError(
+                f"`pretrained_model_name_or_path` is {pretrained_model_name_or_path!r}; give a folder or a name."
+            )
+        name = os.fspath(pretrained_model_name_or_path)
         if name in builtin_names() and not Path(name).is_dir():
             name = str(builtin_path(name))
         if Path(name).is_dir() and not (Path(name) / cls.config_name).is_file():
@@ -153,14 +158,8 @@ class ImagenCascadePipeline(DiffusionPipeline):
             )
         try:
             return super().from_pretrained(name, **kwargs)
-        except (OSError, SafetensorError) as error:
-            damaged = damaged_weights(Path(name))
-            if not damaged:
-                raise
-            raise OSError(
-                f"`pretrained_model_name_or_path` is {name!r}, where {', '.join(damaged)} cannot be read; fetch or save "
-                "the checkpoint again."
-            ) from error
+        except (OSError, SafetensorError, JSONDecodeError, TypeError, AttributeError, RuntimeError) as error:
+            raise unreadable(name, builtin_names(), error) from error
 
     @property
     def guidance_scale(self) -> float:
@@ -431,14 +430,19 @@ class ImagenCascadePipeline(DiffusionPipeline):
             if callback is None:
                 return sample
             tensors = {"latents": sample} if "latents" in tensor_inputs else {}
-            changed = callback(self, steps_before + index, timestep, tensors) or {}
-            return changed.get("latents", sample)
+            changed = callback(self, steps_before + index, timestep, tensors)
+            if not isinstance(changed, Mapping | None):
+                raise ValueError(f"`callback_on_step_end` returned {type(changed).__name__}; return a dict or None.")
+            replaced = (changed or {}).get("latents")
+            return sample if replaced is None else replaced
 
         return StepControl(lambda: self._guidance_scale, on_step_end, lambda: self._interrupt)
 
     def _check_callback(self, callback: Any, tensor_inputs: Sequence[str]) -> None:
         if callback is not None and not callable(callback):
             raise ValueError(f"`callback_on_step_end` is {callback!r}; give a function.")
+        if not isinstance(tensor_inputs, list | tuple):
+            raise ValueError(f"`callback_on_step_end_tensor_inputs` is {tensor_inputs!r}; give a list of names.")
         unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
@@ -453,6 +457,8 @@ class ImagenCascadePipeline(DiffusionPipeline):
             raise ValueError(
                 f"`image` is {image!r:.80}; give a PIL image, a tensor, an array or a list of them."
             ) from error
+        if not bool(pictures.isfinite().all()):
+            raise ValueError("`image` holds values that are not finite; give pixels in [0, 1].")
         if pictures.shape[1] != self.unet.config.in_channels:
             raise ValueError(f"`image` has {pictures.shape[1]} channels; give {self.unet.config.in_channels}.")
         return pictures

@@ -36,7 +36,13 @@ class StagePlan:
 
     def set_timesteps(self, device: torch.device) -> Tensor:
         """Lay out the scheduler's steps anew and return them."""
-        return self.bridge.set_timesteps(device=device, **self.schedule)
+        try:
+            return self.bridge.set_timesteps(device=device, **self.schedule)
+        except ValueError as error:
+            raise ValueError(
+                f"The steps of {self.name!r} ({', '.join(key for key, value in self.schedule.items() if value is not None)}) do not suit its scheduler: {error} Change them, or "
+                "give the stage another scheduler."
+            ) from error
 
     def shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Return (B, C, H, W) of the pictures."""

@@ -2,6 +2,7 @@
 """How a stage samples: its settings, their defaults, and the arguments of a call laid over them."""
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
@@ -118,7 +119,7 @@ def _check_names(name: str, mapping: Mapping[str, Any], stages: Sequence[str] = 
 
 def _check_settings(settings: StageSettings) -> None:
     steps = settings.num_inference_steps
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+    if not is_integer(steps) or steps < 1:
         raise ValueError(f"`num_inference_steps` is {steps!r}; give a whole number of at least 1.")
     _check_number("guidance_scale", settings.guidance_scale, -math.inf, math.inf)
     _check_number("guidance_rescale", settings.guidance_rescale, 0, 1)
@@ -151,4 +152,9 @@ def _check_number(name: str, value: Any, low: float, high: float, hint: str = ""
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def is_integer(value: Any) -> bool:
+    """Say whether a value is a whole number, Python's or NumPy's, and no truth value."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral)

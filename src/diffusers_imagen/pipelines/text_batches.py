@@ -42,7 +42,8 @@ def text_settings(
     if found != width:
         raise ValueError(
             f"`text_encoder` gives states of width {found} for {len(settings.layers)} of its layers, but the U-Nets "
-            f"were trained with {width}; give the encoder and the layers (`text`) that they were trained with."
+            f"were trained with {width}; give the encoder and the layers that they were trained with (from another "
+            "pipeline: `text=pipe.config.text`)."
         )
     return replace(settings, max_length=min(settings.max_length, tokens))
 

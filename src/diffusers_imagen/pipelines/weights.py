@@ -24,6 +24,27 @@ def align_weights(model: nn.Module) -> None:
             weight.data = weight.data.clone()
 
 
+def unreadable(name: str, builtin: list[str], error: Exception) -> OSError:
+    """Return the error that tells what is wrong with a checkpoint that could not be loaded.
+
+    Args:
+        name: a folder, or what is no folder and was looked for on the Hub.
+        builtin: the names of the built-in cascades.
+        error: what was raised.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return OSError(
+            f"`pretrained_model_name_or_path` is {name!r}: there is no such folder, it is no built-in cascade (there is "
+            f"{', '.join(builtin)}), and the Hub did not give it: {error}"
+        )
+    damaged = damaged_weights(folder)
+    what = f"{', '.join(damaged)} cannot be read" if damaged else f"something is missing or damaged: {error}"
+    return OSError(
+        f"`pretrained_model_name_or_path` is {name!r}, where {what.rstrip('.')}; fetch or save the checkpoint again."
+    )
+
+
 def damaged_weights(folder: Path) -> list[str]:
     """Return the files of weights in a saved pipeline's folder that are cut off or are none."""
     damaged = []

@@ -183,6 +183,11 @@ class SchedulerBridge(ABC):
         value = request[name]
         if isinstance(value, Sequence) and len(value) == 0:
             raise ValueError(f"`{name}` is empty; give at least one.")
+        if name == "timesteps" and isinstance(value, Sequence):
+            steps = self.scheduler.config.num_train_timesteps
+            wrong = [t for t in value if not 0 <= t < steps]
+            if wrong:
+                raise ValueError(f"`timesteps` holds {wrong[0]}; give numbers from 0 to {steps - 1}.")
         if isinstance(value, int) and value < 1:
             raise ValueError(f"`{name}` is {value}; give 1 or more.")
         if name not in inspect.signature(self.scheduler.set_timesteps).parameters:
@@ -199,6 +204,8 @@ class SchedulerBridge(ABC):
                 "steps, or custom ones in falling order."
             )
         alpha, sigma = self.noise_level(timesteps[0])
+        if alpha < 0 or sigma < 0:
+            raise ValueError(f"`sigmas` starts at {sigma:g}, beyond pure noise for {self._name}; give at most 1.")
         if num_inference_steps is not None and not sigma > alpha:
             raise ValueError(
                 f"`num_inference_steps` is {num_inference_steps}, and {self._name} would take the noise that sampling "

@@ -158,9 +158,13 @@ def _tokenize(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settin
                 "The prompt has %d tokens and only %d are used; this part was cut off: %r",
                 len(full),
                 len(row),
-                tokenizer.decode(full[kept:], skip_special_tokens=True),
+                _beginning(tokenizer.decode(full[kept:], skip_special_tokens=True)),
             )
     return rows
+
+
+def _beginning(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
 
 
 def _pad(rows: list[list[int]], width: int, padding_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -302,5 +302,7 @@ def _set(values: dict[str, Any], name: str, value: object) -> None:
     """Set `a.b.c` within nested dictionaries."""
     *parts, last = name.split(".")
     for part in parts:
-        values = values.setdefault(part, {})
+        inner = values.setdefault(part, {})
+        _require(isinstance(inner, dict), "overrides", name, f"`{part}` has no parts; give it a value itself")
+        values = inner
     values[last] = value

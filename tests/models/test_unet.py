@@ -98,6 +98,16 @@ def test_bf16_weights_stay_near_fp32(unet, inputs_of):
 
 
 @torch.no_grad()
+def test_weights_stored_in_eight_bits_stay_near_fp32(unet, inputs_of):
+    expected = unet(**inputs_of(unet)).sample
+    unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert unet.conv_in.weight.dtype == torch.float8_e4m3fn
+    output = unet(**inputs_of(unet)).sample
+    assert output.dtype == torch.float32
+    assert 0 < largest_difference(output, expected) < 0.3 * expected.abs().max()
+
+
+@torch.no_grad()
 def test_channels_last_gives_the_same(unet, inputs_of):
     inputs = inputs_of(unet)
     expected = unet(**inputs).sample

@@ -183,7 +183,8 @@ class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         """
         self._check_inputs(sample, encoder_hidden_states, low_res, target_timestep)
         B = sample.shape[0]
-        dtype = self.conv_in.weight.dtype
+        # A norm's, since layerwise casting stores the weights of convolutions and linear layers in another type.
+        dtype = self.norm_out.weight.dtype
         text, text_mask, pooled = self.text_adapter(encoder_hidden_states.to(dtype), encoder_attention_mask)
         conditioning = pooled + self.time_embedding(self._noise_position(timestep, B, sample.device), dtype)
         if self.noise_level_embedding is not None:

@@ -159,3 +159,14 @@ def test_saved_text_settings_are_used(make_cascade, cascade_parts):
     # Layer 0 is the embedding of the tokens themselves: red, cat, end.
     tokens = cascade_parts["tokenizer"]("red cat", return_tensors="pt").input_ids
     assert torch.equal(embeds[0, :3], cascade_parts["text_encoder"].get_input_embeddings()(tokens)[0])
+
+
+def test_a_pipeline_without_u_nets_encodes_prompts_for_one_with_them(make_cascade, seeded):
+    whole = make_cascade(2)
+    texts = make_cascade(1, unet=None, scheduler=None)
+    assert texts.stage_names == []
+    names = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+    encoded = dict(zip(names, texts.encode_prompt("a red cat", negative_prompt="a dog"), strict=True))
+    drawn = whole(**encoded, generator=seeded(0), output_type="pt").images
+    same = whole("a red cat", negative_prompt="a dog", generator=seeded(0), output_type="pt").images
+    assert torch.equal(drawn, same)

@@ -48,7 +48,7 @@ def check_texts(
     prompts: Sequence[str] | None,
     negatives: Sequence[str] | None,
     embeds: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
-    text_shape: tuple[int, int],
+    text_shape: tuple[int, int] | None,
     has_encoder: bool,
 ) -> int:
     """Refuse texts that are missing, given twice, or do not fit one another or the U-Nets.
@@ -57,7 +57,8 @@ def check_texts(
         prompts: what to draw, or `None`.
         negatives: what guidance moves away from, or `None`.
         embeds: text states, their mask, negative text states and their mask, each of them or `None`.
-        text_shape: (tokens, width), the longest text and the width of the states that the U-Nets take.
+        text_shape: (tokens, width), the longest text and the width of the states that the U-Nets take; `None` where
+            there are no U-Nets.
         has_encoder: whether the pipeline has a tokenizer and a text encoder.
 
     Returns:
@@ -89,13 +90,12 @@ def check_texts(
     return number
 
 
-def check_embeds(name: str, embeds: Tensor | None, mask: Tensor | None, text_shape: tuple[int, int]) -> None:
+def check_embeds(name: str, embeds: Tensor | None, mask: Tensor | None, text_shape: tuple[int, int] | None) -> None:
     """Refuse text states and a mask that do not fit together or do not fit the U-Nets.
 
     Raises:
         ValueError: naming the argument and its shape.
     """
-    tokens, width = text_shape
     mask_name = name.replace("embeds", "attention_mask")
     if embeds is None:
         if mask is not None:
@@ -103,17 +103,19 @@ def check_embeds(name: str, embeds: Tensor | None, mask: Tensor | None, text_sha
         return
     if not isinstance(embeds, Tensor) or embeds.ndim != 3 or embeds.shape[0] < 1 or embeds.shape[1] < 1:
         shape = tuple(embeds.shape) if isinstance(embeds, Tensor) else type(embeds).__name__
+        width = "width" if text_shape is None else text_shape[1]
         raise ValueError(f"`{name}` is {shape}; give a tensor (batch, tokens, {width}).")
-    if embeds.shape[-1] != width:
-        raise ValueError(
-            f"`{name}` has width {embeds.shape[-1]}, but the U-Nets were trained with {width}: the text encoder's "
-            "width times the number of layers; make it with this pipeline's `encode_prompt`."
-        )
     if not bool(embeds.isfinite().all()):
         raise ValueError(f"`{name}` holds values that are not finite; make it with this pipeline's `encode_prompt`.")
-    if embeds.shape[1] > tokens:
+    if text_shape is not None and embeds.shape[-1] != text_shape[1]:
         raise ValueError(
-            f"`{name}` holds {embeds.shape[1]} tokens, but the U-Nets take {tokens}; give {tokens} or fewer."
+            f"`{name}` has width {embeds.shape[-1]}, but the U-Nets were trained with {text_shape[1]}: the text "
+            "encoder's width times the number of layers; make it with this pipeline's `encode_prompt`."
+        )
+    if text_shape is not None and embeds.shape[1] > text_shape[0]:
+        raise ValueError(
+            f"`{name}` holds {embeds.shape[1]} tokens, but the U-Nets take {text_shape[0]}; give {text_shape[0]} or "
+            "fewer."
         )
     if mask is not None and (not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]):
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__

@@ -383,14 +383,19 @@ class ImagenCascadePipeline(DiffusionPipeline):
         images = list(stages.values())[-1]
         return ImagenCascadeOutput(images=images, stages=stages) if return_dict else (images, stages)
 
+    @property
+    def _text_shape(self) -> tuple[int, int] | None:
+        """What texts the U-Nets take; a pipeline without any may still encode prompts."""
+        return check_unets(self._unets) if self._unets else None
+
     def _check_texts(self, prompts: Prompts | None, negatives: Prompts | None, embeds: Embeds) -> int:
         has_encoder = self.tokenizer is not None and self.text_encoder is not None
-        return check_texts(prompts, negatives, embeds, check_unets(self._unets), has_encoder)
+        return check_texts(prompts, negatives, embeds, self._text_shape, has_encoder)
 
     def _text_of(self, prompts: Prompts | None, embeds: Tensor | None, mask: Tensor | None) -> TextEmbeddings:
         if embeds is not None:
             return given_text(embeds, mask)
-        settings = text_settings(self.config.text, check_unets(self._unets), self.text_encoder)
+        settings = text_settings(self.config.text, self._text_shape, self.text_encoder)
         return encode_text(prompts or (), self.tokenizer, self.text_encoder, settings)
 
     def _sizes(

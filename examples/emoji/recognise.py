@@ -199,6 +199,7 @@ def _write_prompts(arguments: argparse.Namespace) -> None:
         text = [plain.english, plain.chinese]
         rows.append({"text": text, "kind": "single", "facts": {"noun": noun.singular}})
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} prompts written to {arguments.out}")
 

@@ -82,3 +82,9 @@ def test_a_misspelt_name_is_answered_with_the_built_in_ones():
 def test_what_is_no_name_is_refused():
     with pytest.raises(ValueError, match="`pretrained_model_name_or_path` is None"):
         ImagenCascadePipeline.from_pretrained(None)
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "./models/nope"])
+def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(OSError, match=f"is '{name}', and there is no such folder; check the path"):
+        ImagenCascadePipeline.from_pretrained(name)

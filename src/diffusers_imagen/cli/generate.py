@@ -22,7 +22,9 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture file (PNG).")] = Path(
         "outputs/image.png"
     ),
-    seed: Annotated[int, typer.Option(help="Picture number i of the call is drawn from seed + i.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**62, help="Picture number i of the call is drawn from seed + i.")
+    ] = 0,
     num_images: Annotated[int, typer.Option("--num-images", "-n", min=1, help="Pictures of each prompt.")] = 1,
     steps: Annotated[str | None, typer.Option(help=f"Sampling steps: {STAGE_VALUE_HELP}.")] = None,
     guidance: Annotated[str | None, typer.Option(help=f"Weight of the text: {STAGE_VALUE_HELP}.")] = None,

@@ -156,6 +156,8 @@ class ImagenCascadePipeline(DiffusionPipeline):
                 f"`pretrained_model_name_or_path` is the folder {name!r}, which holds no {cls.config_name}; give the "
                 "folder that `save_pretrained` wrote."
             )
+        if not Path(name).exists() and (Path(name).is_absolute() or name.startswith(".")):
+            raise OSError(f"`pretrained_model_name_or_path` is {name!r}, and there is no such folder; check the path.")
         try:
             return super().from_pretrained(name, **kwargs)
         except (OSError, SafetensorError, JSONDecodeError, TypeError, AttributeError, RuntimeError) as error:

@@ -12,7 +12,11 @@ from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
+from diffusers_imagen.models.cpu_attention import matmul_attention, prefers_matmul
 from diffusers_imagen.models.initialisation import zeroed
+
+# What an attention layer has made of a text, its keys and values (B, L, C): empty until the layer has seen it.
+TextKeys = list[tuple[Tensor, Tensor]]
 
 
 class ImagenAttnProcessor:
@@ -22,29 +26,41 @@ class ImagenAttnProcessor:
     _attention_backend: Any = None
     _parallel_config: Any = None
 
-    def __call__(self, attn: "ImagenAttention", tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        """Return (B, N, C) for `tokens` (B, N, C), `text` (B, L, D) and `text_mask` (B, L)."""
+    def __call__(
+        self, attn: "ImagenAttention", tokens: Tensor, text: Tensor, text_mask: Tensor, memo: TextKeys | None = None
+    ) -> Tensor:
+        """Return (B, N, C) for `tokens` (B, N, C), `text` (B, L, D), `text_mask` (B, L) and the text's `memo`."""
         B, N, C = tokens.shape
-        L = text.shape[1]
         heads = (attn.heads, C // attn.heads)
         query = attn.to_q(tokens).view(B, N, *heads)
-        key = attn.add_k_proj(text).view(B, L, *heads)
-        value = attn.add_v_proj(text).view(B, L, *heads)
-        mask = text_mask
+        # Text keys come last: image tokens are always visible, so their part of the mask is constant.
+        keys, values = [], []
         if attn.to_k is not None and attn.to_v is not None:
-            # Text keys come last: image tokens are always visible, so their part of the mask is constant.
-            key = torch.cat([attn.to_k(tokens).view(B, N, *heads), key], dim=1)
-            value = torch.cat([attn.to_v(tokens).view(B, N, *heads), value], dim=1)
-            mask = torch.cat([text_mask.new_ones(B, N), text_mask], dim=1)
-        attended = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=mask[:, None, None, :],
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
+            keys, values = [attn.to_k(tokens)], [attn.to_v(tokens)]
+            text_mask = torch.cat([text_mask.new_ones(B, N), text_mask], dim=1)
+        text_key, text_value = self._text_keys(attn, text, memo)
+        keys = [key.view(B, -1, *heads) for key in [*keys, text_key]]
+        values = [value.view(B, -1, *heads) for value in [*values, text_value]]
+        if self._attention_backend is None and prefers_matmul(query, text_mask.shape[1]):
+            attended = matmul_attention(query, keys, values, text_mask)
+        else:
+            attended = dispatch_attention_fn(
+                query,
+                torch.cat(keys, dim=1),
+                torch.cat(values, dim=1),
+                attn_mask=text_mask[:, None, None, :],
+                backend=self._attention_backend,
+                parallel_config=self._parallel_config,
+            )
         return attn.to_out[0](attended.reshape(B, N, C))
+
+    @staticmethod
+    def _text_keys(attn: "ImagenAttention", text: Tensor, memo: TextKeys | None) -> tuple[Tensor, Tensor]:
+        if memo is None:
+            return attn.add_k_proj(text), attn.add_v_proj(text)
+        if not memo:
+            memo.append((attn.add_k_proj(text), attn.add_v_proj(text)))
+        return memo[0]
 
 
 class ImagenAttention(nn.Module, AttentionModuleMixin):
@@ -72,9 +88,9 @@ class ImagenAttention(nn.Module, AttentionModuleMixin):
         self.to_out = nn.ModuleList([zeroed(nn.Linear(dim, dim))])
         self.processor = ImagenAttnProcessor()
 
-    def forward(self, tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, text: Tensor, text_mask: Tensor, memo: TextKeys | None = None) -> Tensor:
         """Return (B, N, C), to be added to `tokens` (B, N, C)."""
-        return self.processor(self, tokens, text, text_mask)
+        return self.processor(self, tokens, text, text_mask, memo)
 
 
 class ImagenAttentionBlock(nn.Module):
@@ -99,12 +115,12 @@ class ImagenAttentionBlock(nn.Module):
                 nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), zeroed(nn.Linear(hidden, dim))
             )
 
-    def forward(self, x: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        """Return (B, C, H, W) for `x` (B, C, H, W), `text` (B, L, D) and `text_mask` (B, L)."""
+    def forward(self, x: Tensor, text: Tensor, text_mask: Tensor, memo: TextKeys | None = None) -> Tensor:
+        """Return (B, C, H, W) for `x` (B, C, H, W), `text` (B, L, D), `text_mask` (B, L) and the text's `memo`."""
         B, C, H, W = x.shape
         tokens = x.flatten(2).transpose(1, 2)  # (B, N, C); a view where x is channels_last
         normed = self.norm(x).flatten(2).transpose(1, 2)
-        tokens = tokens + self.attn(normed, text, text_mask)
+        tokens = tokens + self.attn(normed, text, text_mask, memo)
         if self.feed_forward is not None:
             tokens = tokens + self.feed_forward(tokens)
         return tokens.transpose(1, 2).view(B, C, H, W)

@@ -4,10 +4,11 @@
 Legend: B batch, C channels, H W height and width of a level, T width of the conditioning vector.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusers_imagen.models.attention import ImagenAttentionBlock
+from diffusers_imagen.models.attention import ImagenAttentionBlock, TextKeys
 from diffusers_imagen.models.initialisation import zeroed
 
 
@@ -32,10 +33,12 @@ class ImagenResBlock(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         """Return (B, C_out, H, W) for `x` (B, C_in, H, W) and the activated `conditioning` (B, T)."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        # In place where nothing is to be differentiated: a fresh buffer costs more than the activation itself.
+        inplace = not torch.is_grad_enabled()
+        h = self.conv1(F.silu(self.norm1(x), inplace=inplace))
         scale, shift = self.film(conditioning)[..., None, None].chunk(2, dim=1)
-        h = self.norm2(h) * (1 + scale) + shift
-        h = self.conv2(self.dropout(F.silu(h)))
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        h = self.conv2(self.dropout(F.silu(h, inplace=inplace)))
         return self.skip(x) + h
 
 
@@ -66,7 +69,9 @@ class ImagenBlock(nn.Module):
         self.resnet = resnet
         self.attention = attention
 
-    def forward(self, x: Tensor, conditioning: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, conditioning: Tensor, text: Tensor, text_mask: Tensor, memo: TextKeys | None = None
+    ) -> Tensor:
         """Return (B, C_out, H, W) for `x` (B, C_in, H, W); the rest as the parts take it."""
         x = self.resnet(x, conditioning)
-        return x if self.attention is None else self.attention(x, text, text_mask)
+        return x if self.attention is None else self.attention(x, text, text_mask, memo)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusers_imagen.diffusion.noise import NoiseProcess
-from diffusers_imagen.models.unet import ImagenUNet
+from diffusers_imagen.models.unet import ImagenUNet, TextMemo
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,14 @@ class StageModel(Protocol):
 
 
 class ImagenStageModel:
-    """Asks one of this package's U-Nets."""
+    """Asks one of this package's U-Nets, which reads each text once in the life of this object."""
 
     predicts_variance = False
 
     def __init__(self, unet: ImagenUNet) -> None:
         self._unet = unet
+        # The tensors are kept beside the memo, so that no other can come to their identity.
+        self._memos: dict[tuple[int, int], tuple[TextMemo, Tensor, Tensor]] = {}
         self.noise_process = unet.noise_process
 
     def predict(
@@ -81,9 +83,15 @@ class ImagenStageModel:
             encoder_attention_mask=text_mask,
             low_res=None if low_res is None else low_res.to(dtype),
             noise_level=noise_level,
+            text_memo=self._memo_of(text, text_mask),
             return_dict=False,
         )
         return Prediction(output[0].to(torch.float32))
+
+    def _memo_of(self, text: Tensor, text_mask: Tensor) -> TextMemo | None:
+        if torch.is_grad_enabled():
+            return None
+        return self._memos.setdefault((id(text), id(text_mask)), (TextMemo(), text, text_mask))[0]
 
 
 def stage_model_for(unet: Any, noise: NoiseProcess | None = None) -> StageModel:

@@ -7,6 +7,7 @@ T width of the conditioning vector.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,13 +21,27 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusers_imagen.diffusion.noise import NoiseProcess, NoiseSchedule
-from diffusers_imagen.models.attention import ImagenAttentionBlock
+from diffusers_imagen.models.attention import ImagenAttentionBlock, TextKeys
 from diffusers_imagen.models.blocks import Downsample, ImagenBlock, ImagenResBlock, Upsample
 from diffusers_imagen.models.embeddings import ScalarEmbedding, TextAdapter
 from diffusers_imagen.models.initialisation import zeroed
+from diffusers_imagen.models.packing import pack_layers, unpack_layers
 from diffusers_imagen.models.unet_config import check_unet_config
 
 SKIP_SCALE = 1 / math.sqrt(2)
+
+
+@dataclass
+class TextMemo:
+    """What a U-Net has made of one text, which all steps of a run share: give each new text a new one.
+
+    Args:
+        adapted: tokens (B, L, D), their mask (B, L) and the pooled text (B, T); `None` until the first call.
+        keys: each block's attention keys and values.
+    """
+
+    adapted: tuple[Tensor, Tensor, Tensor] | None = None
+    keys: dict[nn.Module, TextKeys] = field(default_factory=dict)
 
 
 class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
@@ -54,6 +69,7 @@ class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         channels = list(config.block_out_channels)
         T = config.conditioning_dim
         self.gradient_checkpointing = False
+        self._is_packed = False
 
         self.time_embedding = ScalarEmbedding(T)
         self.target_embedding = ScalarEmbedding(T, zero_init=True) if config.flow_map else None
@@ -156,6 +172,7 @@ class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         low_res: Tensor | None = None,
         noise_level: Tensor | None = None,
         target_timestep: Tensor | float | None = None,
+        text_memo: TextMemo | None = None,
         return_dict: bool = True,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
         """Predict this model's target for a noisy image.
@@ -173,6 +190,7 @@ class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
                 H x W and noised; only for super-resolution models, which need it.
             noise_level: (B,) in [0, 1], how much noise `low_res` carries; `None` for none.
             target_timestep: as `timestep`, the place that a flow map jumps to; only with `flow_map=True`.
+            text_memo: for sampling, what earlier calls made of the very same text; filled by the first one.
             return_dict: whether to return an output object instead of a tuple.
 
         Returns:
@@ -185,7 +203,7 @@ class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         B = sample.shape[0]
         # A norm's, since layerwise casting stores the weights of convolutions and linear layers in another type.
         dtype = self.norm_out.weight.dtype
-        text, text_mask, pooled = self.text_adapter(encoder_hidden_states.to(dtype), encoder_attention_mask)
+        text, text_mask, pooled = self._adapt_text(encoder_hidden_states.to(dtype), encoder_attention_mask, text_memo)
         conditioning = pooled + self.time_embedding(self._noise_position(timestep, B, sample.device), dtype)
         if self.noise_level_embedding is not None:
             level = torch.zeros(B, device=sample.device) if noise_level is None else noise_level.expand(B)
@@ -197,7 +215,7 @@ class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
 
         image = sample if low_res is None else torch.cat([sample, low_res.to(sample.dtype)], dim=1)
         h = self.conv_in(F.pixel_unshuffle(image.to(dtype), self.config.patch_size))
-        run = self._runner(conditioning, text, text_mask)
+        run = self._runner(conditioning, text, text_mask, text_memo)
         if self.config.block_order == "before_downsample":
             h = self._forward_before_downsample(h, run)
         else:
@@ -238,17 +256,58 @@ class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             h = torch.cat([upsample(h), skips.pop() * SKIP_SCALE], dim=1)
         return h
 
-    def _runner(self, conditioning: Tensor, text: Tensor, text_mask: Tensor) -> Callable[[nn.Module, Tensor], Tensor]:
+    def _adapt_text(self, states: Tensor, mask: Tensor | None, memo: TextMemo | None) -> tuple[Tensor, Tensor, Tensor]:
+        if memo is None:
+            return self.text_adapter(states, mask)
+        if memo.adapted is None:
+            memo.adapted = self.text_adapter(states, mask)
+        return memo.adapted
+
+    def _runner(
+        self, conditioning: Tensor, text: Tensor, text_mask: Tensor, memo: TextMemo | None
+    ) -> Callable[[nn.Module, Tensor], Tensor]:
         """Bind what every block gets; recompute blocks in the backward pass if checkpointing is on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return lambda block, h: checkpoint(block, h, conditioning, text, text_mask, use_reentrant=False)
-        return lambda block, h: block(h, conditioning, text, text_mask)
+        if memo is None:
+            return lambda block, h: block(h, conditioning, text, text_mask)
+        return lambda block, h: block(h, conditioning, text, text_mask, memo.keys.setdefault(block, []))
 
     def _noise_position(self, timestep: Tensor | float, batch: int, device: torch.device) -> Tensor:
         """Return (B,) in [0, 1]: where the timestep's log-SNR lies between the trained ends, 1 at the noisy one."""
         t = torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(batch) / 1000
         schedule = self.noise_process.schedule
         return (schedule.log_snr_max - schedule.log_snr(t)) / (schedule.log_snr_max - schedule.log_snr_min)
+
+    def pack_weights(self) -> None:
+        """Reorder the weights once for drawing on the CPU, instead of in every call.
+
+        Pictures stay the same (bfloat16: to the bit; float32: linear layers round otherwise), memory too. Moving the
+        U-Net, changing its precision and training it undo the packing; so does `unpack_weights`, before a LoRA is
+        attached, say. Call it again for a U-Net that is packed, to no effect.
+
+        Raises:
+            ValueError: weights that are not float32 or bfloat16 on the CPU.
+        """
+        pack_layers(self)
+        self._is_packed = True
+
+    def unpack_weights(self) -> None:
+        """Undo `pack_weights`."""
+        if self._is_packed:
+            unpack_layers(self)
+            self._is_packed = False
+
+    def train(self, mode: bool = True) -> "ImagenUNet":
+        """Set training or evaluation mode; training needs unpacked weights."""
+        if mode:
+            self.unpack_weights()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ImagenUNet":
+        # What `to`, `cuda`, `float` and their like go through.
+        self.unpack_weights()
+        return super()._apply(fn, recurse)
 
     @property
     def size_multiple(self) -> int:

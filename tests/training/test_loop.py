@@ -110,7 +110,7 @@ def test_run_that_was_killed_ends_in_the_same_bits_when_resumed(make_config: Mak
     train(whole)
     train(killed)
     assert_same_bits(final_state(killed), final_state(whole))
-    drop = ("samples_per_s",)
+    drop = ("samples_per_s", "data_wait")
     logs = [[{k: v for k, v in line.items() if k not in drop} for line in read_log(run)] for run in (killed, whole)]
     assert logs[0] == logs[1]
 

@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -21,6 +22,20 @@ def test_line_holds_the_means_since_the_last_one(tmp_path: Path) -> None:
     assert [line["loss"] for line in lines] == [1.5, 3.5, 5.0]
     assert [line["grad_norm"] for line in lines] == [3.0, 7.0, 10.0]
     assert all(line["samples_per_s"] > 0 for line in lines)
+
+
+def test_line_tells_how_long_training_stood_still_for_data(tmp_path: Path) -> None:
+    log = ScalarLog(tmp_path / "log.jsonl", step=0, enabled=True)
+    log._since = time.monotonic() - 10.0
+    for seconds in (1.0, 1.5):
+        log.waited(seconds)
+        log.add(torch.tensor(1.0), torch.tensor(1.0), 1e-3, skipped=0, samples=8)
+    log.due(1, every=1, last=2)
+    log.due(2, every=1, last=2)
+
+    first, second = read(tmp_path / "log.jsonl")
+    assert 0.24 < first["data_wait"] <= 0.25
+    assert second["data_wait"] == 0
 
 
 def test_steps_without_a_finite_loss_do_not_spoil_the_mean(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
+from diffusers_imagen.training.allocator import keep_freed_memory
 from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.checkpoint import CheckpointError, checkpoint_steps, load_newest, save_checkpoint
 from diffusers_imagen.training.config import TrainConfig
@@ -144,7 +145,7 @@ class _Run:
                 part = diffusion_loss(
                     self._unet,
                     self._process,
-                    next(batches).to(accelerator.device),
+                    self._next(batches),
                     config.data,
                     config.objective,
                 ).mean
@@ -160,6 +161,12 @@ class _Run:
             state.ema.update(state.unet, state.updates)
         self._count(finite)
         self._log.add(loss, norm, rate, state.skipped, self._samples_per_step)
+
+    def _next(self, batches: Iterator[TrainingBatch]) -> TrainingBatch:
+        started = time.monotonic()
+        batch = next(batches)
+        self._log.waited(time.monotonic() - started)
+        return batch.to(self._accelerator.device)
 
     def _count(self, finite: bool) -> None:
         state = self._state
@@ -183,6 +190,8 @@ class _Run:
 
     def _prepare_model(self) -> None:
         config, accelerator = self._config, self._accelerator
+        if accelerator.device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(config.seed)
         unet = make_unet(config.model).to(accelerator.device)
         if config.channels_last:

@@ -1,5 +1,8 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Write a run's scalars, one JSON line every few steps. Called by the training loop."""
+"""Write a run's scalars, one JSON line every few steps. Called by the training loop.
+
+`data_wait` is the share of the time, in [0, 1], in which training stood still for its next batch.
+"""
 
 import json
 import math
@@ -34,6 +37,10 @@ class ScalarLog:
         self._samples += samples
         self._latest |= {"lr": learning_rate, "skipped": float(skipped)}
 
+    def waited(self, seconds: float) -> None:
+        """Take the time that a step stood still for its batch."""
+        self._waited += seconds
+
     def due(self, step: int, every: int, last: int) -> dict[str, float] | None:
         """Write a line if this step shall have one.
 
@@ -57,6 +64,7 @@ class ScalarLog:
             "grad_norm": sum(norms) / max(1, len(norms)),
             **self._latest,
             "samples_per_s": self._samples / max(seconds, 1e-9),
+            "data_wait": self._waited / max(seconds, 1e-9),
         }
         if self._enabled:
             with self._path.open("a", encoding="utf-8") as file:
@@ -68,5 +76,6 @@ class ScalarLog:
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._samples = 0
+        self._waited = 0.0
         self._latest: dict[str, float] = {}
         self._since = time.monotonic()

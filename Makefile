@@ -1,12 +1,14 @@
 # make demo    an environment, the package, two pictures in outputs/
 # make test    an environment, the package with its test extra, the tests
 # make check   the linters and the tests, as CI runs them
+# make bench   an environment with the peers, this package against them: 40 minutes; bench-quick: tiny models
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+BENCH_VENV ?= .venv-bench
 SOURCES = setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lint fix check clean
+.PHONY: demo test test-slow lint fix check clean bench bench-quick bench-environment
 
 demo: $(VENV)/.installed
 	$(BIN)/diffusers-imagen generate "一只戴着帽子的猫" "a cat wearing a hat" --output outputs/cat_with_hat.png --seed 0
@@ -29,8 +31,17 @@ fix: $(VENV)/.installed-dev
 
 check: lint test
 
+bench: bench-environment
+	$(BENCH_VENV)/bin/python benchmarks/run.py
+
+bench-quick: bench-environment
+	$(BENCH_VENV)/bin/python benchmarks/run.py --quick
+
+bench-environment:
+	$(PYTHON) benchmarks/environment.py $(BENCH_VENV)
+
 clean:
-	rm -rf $(VENV) outputs build dist
+	rm -rf $(VENV) $(BENCH_VENV) outputs build dist
 
 $(VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)

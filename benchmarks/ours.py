@@ -52,11 +52,11 @@ UNETS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
                 "attention_head_dim": 72,
             },
             "sr": {
-                "patch_size": 4,
-                "stem_channels": 64,
-                "block_out_channels": (96, 192, 512),
-                "layers_per_block": (1, 2, 3),
-                "attention_types": ("none", "none", "cross"),
+                "patch_size": 2,
+                "stem_channels": 32,
+                "block_out_channels": (32, 64, 192, 448),
+                "layers_per_block": (1, 1, 2, 4),
+                "attention_types": _CROSS_AT_LAST,
                 "feed_forward_mult": 0,
             },
             "large": {

@@ -85,11 +85,11 @@ def evaluate(
         | arguments
         for folder, name in to_draw.items()
     }
-    for folder, drawn_with in settings.items():
-        claim_folder(folder, drawn_with)
     pipes = {
         folder: _load(name, device, schedulers) for folder, name in to_draw.items() if missing_prompts(asked, folder)
     }
+    for folder, drawn_with in settings.items():
+        claim_folder(folder, drawn_with)
 
     for folder, pipe in pipes.items():
         draw_suite(asked, sampler_of(pipe, arguments), folder, batch_size, _print_progress)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,9 +155,10 @@ def make_suite(arguments: argparse.Namespace) -> None:
     for folder in ("references", "controls"):
         (new / folder).mkdir(parents=True)
     shutil.copytree(arguments.judge, new / "judge")
-    shares = {category.name: sum(other.name == category.name for other in CATEGORIES) for category in CATEGORIES}
-    rows = []
-    for category in CATEGORIES:
+    rows: list[dict[str, Any]] = []
+    chosen = [category for category in CATEGORIES if category.name in arguments.categories]
+    shares = Counter(category.name for category in chosen)
+    for category in chosen:
         rows += write_category(
             category, arguments.art, arguments.styles, arguments.scenes // shares[category.name], new
         )
@@ -178,6 +180,8 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="judge that train_scene_judge.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the suite to write")
     parser.add_argument("--scenes", type=int, default=100, help="scenes of each category")
+    names = list(dict.fromkeys(category.name for category in CATEGORIES))
+    parser.add_argument("--categories", nargs="+", choices=names, default=names)
     parser.add_argument("--styles", nargs="+", default=list(STYLES), help="styles; the first is that of unnamed style")
     parser.add_argument("--training-data", type=Path, help="image folder that the model learned from")
     parser.add_argument("--encoder", type=Path, help="folder with tokenizer/ and text_encoder/")

@@ -25,7 +25,7 @@ from torch import Tensor
 from diffusers_imagen.data.folder import read_entries
 from diffusers_imagen.evaluation.claims import give_verdict
 from diffusers_imagen.evaluation.intervals import wilson_rate
-from diffusers_imagen.evaluation.pictures import read_picture
+from diffusers_imagen.evaluation.pictures import read_batches
 from diffusers_imagen.evaluation.seen_scene import look
 from diffusers_imagen.evaluation.suite import FORMAT, Suite, read_suite
 from diffusers_imagen.text.encoding import TextSettings, encode_text
@@ -39,6 +39,8 @@ SUITE_SEED = 2_000_003
 CONTROL_SEED = 2_000_029
 _MOST_TRIES = 30
 _RETRIEVAL = "retrieval"
+# Pictures reduced to this show what the judge forgives.
+_COARSE = 16
 # The encoder's own way of making sentence vectors.
 _SENTENCES = TextSettings(layers=(-1,), prefix="query: ", max_length=64)
 
@@ -132,14 +134,18 @@ def write_retrieval(suite: Suite, training_data: Path, encoder: Path, out: Path)
 
 
 def print_ceiling(suite: Suite) -> None:
-    """Print how many of the real pictures the judge finds to show what is claimed, by category."""
+    """Print how many of the real pictures the judge finds to show what is claimed, by category; and of coarse ones."""
     for category in suite.categories:
         scenes = {p.scene: p for p in suite.prompts if p.category == category and p.reference is not None}
-        pictures = [read_picture(prompt.reference) for prompt in scenes.values() if prompt.reference is not None]
-        if pictures:
-            seen = look(suite.judge, (pictures[start : start + 64] for start in range(0, len(pictures), 64))).scenes
-            hits = [give_verdict(p.claims, scene).hit for p, scene in zip(scenes.values(), seen, strict=True)]
-            print(f"judge on real pictures, {category}: {wilson_rate(sum(hits), len(hits))}")
+        paths = [prompt.reference for prompt in scenes.values() if prompt.reference is not None]
+        for how, side in (
+            ("real pictures", suite.judge.config.sample_size),
+            (f"real pictures of {_COARSE} pixels", _COARSE),
+        ):
+            seen = look(suite.judge, read_batches(paths, side)).scenes if paths else []
+            hits = [give_verdict(p.claims, scene).hit for p, scene in zip(scenes.values(), seen, strict=False)]
+            if hits:
+                print(f"judge on {how}, {category}: {wilson_rate(sum(hits), len(hits))}")
 
 
 def make_suite(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ goes on where it was cut off. The judge learns from seen and held-out combinatio
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from settings import SceneSettings
 from torch import Tensor
 
 from diffusers_imagen.evaluation.scene_judge import STRIDE, SceneJudge
+from diffusers_imagen.evaluation.seen_scene import look
 
 STYLES = {"fluent-3d": 2.0, "fluent-flat": 1.0, "noto": 1.0}
 # What captions claim, in about the shares in which it is hard. Things stand in other places and sizes than the
@@ -42,6 +44,8 @@ SIZE = 64
 COMPOSED_SIZE = 128
 SHARD = 2000
 TRAIN_SEED = 1_000_001
+CALIBRATION_SEED = 1_000_003
+CALIBRATION_SCENES = 600
 BATCH_SIZE = 128
 MOST_SHIFT = 4
 
@@ -137,6 +141,12 @@ def judge_loss(judge: SceneJudge, pictures: Tensor, labels: SceneLabels) -> Tens
     return found + there + 0.3 * whole
 
 
+def learning_rate_at(step: int, total: int) -> float:
+    """Return the factor of the learning rate: up over the first tenth of all steps, then down a cosine to nothing."""
+    progress = min(1.0, step / max(1, total))
+    return progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+
+
 def train(out: Path, paths: list[Path], styles: dict[str, float], epochs: int) -> SceneJudge:
     """Train a judge for a number of epochs, going on from the last finished one in `out`."""
     pictures, labels = read_shards(paths)
@@ -144,15 +154,15 @@ def train(out: Path, paths: list[Path], styles: dict[str, float], epochs: int) -
     judge = new_judge(styles).to(memory_format=torch.channels_last).train()
     steps_each = len(pictures) // BATCH_SIZE
     optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * steps_each, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_at(step, epochs * steps_each))
     state = out / "state.pt"
     first = 0
     if state.is_file():
         kept = torch.load(state, weights_only=True)
         judge.load_state_dict(kept["judge"])
         optimizer.load_state_dict(kept["optimizer"])
-        schedule.load_state_dict(kept["schedule"])
         first = kept["epoch"]
+        schedule.last_epoch = first * steps_each
     for epoch in range(first, epochs):
         generator = torch.Generator().manual_seed(epoch)
         total = 0.0
@@ -165,12 +175,31 @@ def train(out: Path, paths: list[Path], styles: dict[str, float], epochs: int) -
             schedule.step()
             total += loss.item()
         print(f"epoch {epoch + 1}/{epochs}: loss {total / steps_each:.3f}", flush=True)
-        parts = {"judge": judge, "optimizer": optimizer, "schedule": schedule}
+        parts = {"judge": judge, "optimizer": optimizer}
         temporary = state.with_suffix(".tmp")
         torch.save({"epoch": epoch + 1, **{name: part.state_dict() for name, part in parts.items()}}, temporary)
         temporary.replace(state)
         judge.save_pretrained(out / "judge")
     return judge.eval()
+
+
+def calibrate(judge: SceneJudge, sampler: SceneSampler) -> float:
+    """Choose the threshold of presence at which the most scenes, new ones, show as many things as they have.
+
+    Returns:
+        The share of those scenes.
+    """
+    scenes = [sampler.sample(CALIBRATION_SEED, number, split="any") for number in range(CALIBRATION_SCENES)]
+    numbers = [len(scene.facts.things) for scene in scenes]
+    shares = {}
+    for threshold in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
+        judge.register_to_config(presence_threshold=threshold)
+        seen = look(judge, ([scene.image] for scene in scenes)).scenes
+        shares[threshold] = sum(len(s.things) == n for s, n in zip(seen, numbers, strict=True)) / len(scenes)
+    best = max(shares, key=lambda threshold: shares[threshold])
+    judge.register_to_config(presence_threshold=best)
+    print(f"threshold {best}: {shares[best]:.1%} of {len(scenes)} new scenes show as many things as they have")
+    return shares[best]
 
 
 def main() -> None:
@@ -191,7 +220,9 @@ def main() -> None:
         sampler = SceneSampler(arguments.art, judge_settings(styles))
         for number, path in enumerate(paths):
             compose_shard(sampler, styles, number, path)
-        train(arguments.out, paths, styles, arguments.epochs)
+        judge = train(arguments.out, paths, styles, arguments.epochs)
+        calibrate(judge, sampler)
+        judge.save_pretrained(arguments.out / "judge")
     except ValueError as error:
         parser.error(str(error))
 

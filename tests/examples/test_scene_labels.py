@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import train_scene_judge
 from compose import COLORS
 from scene_labels import BACKGROUND_NAMES, NONE, NOUN_NAMES, WORN_NAMES, SceneLabels, label_scenes
 from scenes import Scene, SceneSampler
 from suite_scenes import CATEGORIES, Category, claims_of
-from train_scene_judge import SIZE, disturb, judge_loss, new_judge
+from train_scene_judge import SIZE, calibrate, disturb, judge_loss, new_judge
 
 from diffusers_imagen.evaluation.claims import Claims, give_verdict, parse_claims
 from diffusers_imagen.evaluation.scene_judge import STRIDE, JudgeOutput, SceneJudge
@@ -141,3 +142,14 @@ def test_the_loss_falls_on_what_is_learned(art_folder: Path) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_threshold_is_that_at_which_most_scenes_have_their_number_of_things(
+    art_folder: Path, judge: SceneJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_scene_judge, "CALIBRATION_SCENES", 8)
+    sampler = SceneSampler(art_folder, CATEGORIES[0].settings(STYLES))
+    # An untrained judge says 0.5 or so of every cell: only above that are things as few as there are.
+    share = calibrate(judge, sampler)
+    assert share == 1
+    assert judge.config.presence_threshold > 0.5

@@ -45,7 +45,6 @@ COMPOSED_SIZE = 128
 SHARD = 2000
 TRAIN_SEED = 1_000_001
 CALIBRATION_SEED = 1_000_003
-CALIBRATION_SCENES = 600
 BATCH_SIZE = 128
 MOST_SHIFT = 4
 
@@ -183,13 +182,13 @@ def train(out: Path, paths: list[Path], styles: dict[str, float], epochs: int) -
     return judge.eval()
 
 
-def calibrate(judge: SceneJudge, sampler: SceneSampler) -> float:
+def calibrate(judge: SceneJudge, sampler: SceneSampler, num_scenes: int = 600) -> float:
     """Choose the threshold of presence at which the most scenes, new ones, show as many things as they have.
 
     Returns:
         The share of those scenes.
     """
-    scenes = [sampler.sample(CALIBRATION_SEED, number, split="any") for number in range(CALIBRATION_SCENES)]
+    scenes = [sampler.sample(CALIBRATION_SEED, number, split="any") for number in range(num_scenes)]
     numbers = [len(scene.facts.things) for scene in scenes]
     shares = {}
     for threshold in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import train_scene_judge
 from compose import COLORS
 from scene_labels import BACKGROUND_NAMES, NONE, NOUN_NAMES, WORN_NAMES, SceneLabels, label_scenes
 from scenes import Scene, SceneSampler
@@ -145,11 +144,9 @@ def test_the_loss_falls_on_what_is_learned(art_folder: Path) -> None:
 
 
 def test_the_threshold_is_that_at_which_most_scenes_have_their_number_of_things(
-    art_folder: Path, judge: SceneJudge, monkeypatch: pytest.MonkeyPatch
+    art_folder: Path, judge: SceneJudge
 ) -> None:
-    monkeypatch.setattr(train_scene_judge, "CALIBRATION_SCENES", 8)
     sampler = SceneSampler(art_folder, CATEGORIES[0].settings(STYLES))
     # An untrained judge says 0.5 or so of every cell: only above that are things as few as there are.
-    share = calibrate(judge, sampler)
-    assert share == 1
+    assert calibrate(judge, sampler, num_scenes=8) == 1
     assert judge.config.presence_threshold > 0.5

@@ -165,9 +165,10 @@ def make_suite(arguments: argparse.Namespace) -> None:
     chosen = [category for category in CATEGORIES if category.name in arguments.categories]
     shares = Counter(category.name for category in chosen)
     for category in chosen:
-        rows += write_category(
-            category, arguments.art, arguments.styles, arguments.scenes // shares[category.name], new
-        )
+        count = arguments.scenes // shares[category.name]
+        rows += write_category(category, arguments.art, arguments.styles, count, new)
+    # The first scenes of a category are then of all its kinds.
+    rows.sort(key=lambda row: (list(shares).index(row["category"]), row["seed"]))
     rows += free_text_rows()
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     (new / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -88,6 +88,11 @@ def evaluate(
     pipes = {
         folder: _load(name, device, schedulers) for folder, name in to_draw.items() if missing_prompts(asked, folder)
     }
+    for pipe in pipes.values():
+        for extractor in extractors.values():
+            extractor.to(pipe.device)
+        if scorer is not None:
+            scorer.to(pipe.device)
     for folder, drawn_with in settings.items():
         claim_folder(folder, drawn_with)
 

@@ -41,6 +41,11 @@ class ClipAgreement:
         )
         return cls(loaded, tokenizer)
 
+    def to(self, device: torch.device | str) -> "ClipAgreement":
+        """Move the model to a device."""
+        self._features.to(device)
+        return self
+
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
         """Return the cosine in [-1, 1] of each picture and its text; over-long texts are cut off.

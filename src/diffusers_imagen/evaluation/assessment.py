@@ -168,8 +168,7 @@ def _all_distances(
 
 
 def _features(paths: Sequence[Path], extractor: FeatureExtractor, side: int | None) -> Tensor:
-    batches = read_batches(paths, side) if side is not None else ([read_picture(path)] for path in paths)
-    return extract_features(batches, extractor)
+    return extract_features(read_batches(paths, side), extractor)
 
 
 def _distances(extractor: str, label: str, features: Tensor, real: Tensor) -> Distances:

@@ -2,6 +2,7 @@
 """Pictures from PIL or files to the uint8 tensors that feature extractors and judges look at."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,13 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
 
 
-def read_batches(paths: Sequence[Path], side: int, batch_size: int = 64) -> Iterator[list[Image.Image]]:
-    """Read pictures in batches, resized to squares of `side` pixels, antialiased.
+def read_batches(paths: Sequence[Path], side: int | None = None, batch_size: int = 64) -> Iterator[list[Image.Image]]:
+    """Read pictures in batches of one size: squares of `side` pixels, antialiased, or their own size.
 
     Raises:
         ValueError: If a file is missing or no picture.
     """
     for start in range(0, len(paths), batch_size):
-        yield [read_picture(path, side) for path in paths[start : start + batch_size]]
+        pictures = [read_picture(path, side) for path in paths[start : start + batch_size]]
+        for _, same_size in groupby(pictures, key=lambda picture: picture.size):
+            yield list(same_size)

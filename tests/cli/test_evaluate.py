@@ -122,3 +122,16 @@ def test_a_baseline_with_missing_pictures_is_refused(
     assert result.code == 2
     assert "the paste in" in result.err
     assert "has no picture 0-en.png" in result.err
+
+
+def test_an_evaluation_on_another_suite_is_no_baseline(
+    run: Callable[..., Any], checkpoint: Path, suite: Path, tmp_path: Path
+) -> None:
+    arguments = ("evaluate", checkpoint, "--suite", suite, "--scenes", "1", "--stop-stage", "base")
+    assert run(*arguments, "--out", "first").code == 0
+    lines = (suite / "prompts.jsonl").read_text(encoding="utf-8").replace('"seed": 0', '"seed": 9')
+    (suite / "prompts.jsonl").write_text(lines, encoding="utf-8")
+    result = run(*arguments, "--out", "second", "--baseline", "first")
+    assert result.code == 2
+    assert "`--baseline` is 'first', an evaluation on another suite" in result.err
+    assert not (tmp_path / "second").exists()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusers_imagen.evaluation.drawing import claim_folder, draw_suite, is_evaluation, missing_prompts, picture_path
+from diffusers_imagen.evaluation.drawing import claim_folder, draw_suite, drawn_with, missing_prompts, picture_path
 from diffusers_imagen.evaluation.suite import read_suite
 
 Sampler = Callable[[list[str], list[int]], list[Image.Image]]
@@ -44,10 +44,10 @@ def test_what_is_drawn_already_is_kept(
 
 def test_a_folder_keeps_to_what_its_pictures_were_drawn_with(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "out"
-    assert not is_evaluation(folder)
+    assert drawn_with(folder) is None
     claim_folder(folder, {"checkpoint": "a", "steps": {"base": 8}})
     claim_folder(folder, {"checkpoint": "a", "steps": {"base": 8}})
-    assert is_evaluation(folder)
+    assert drawn_with(folder) == {"checkpoint": "a", "steps": {"base": 8}}
     with pytest.raises(ValueError, match=r"drawn with steps \{'base': 8\}, not \{'base': 9\}"):
         claim_folder(folder, {"checkpoint": "a", "steps": {"base": 9}})
     with pytest.raises(ValueError, match="drawn with steps"):

@@ -3,7 +3,6 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from diffusers_imagen.evaluation.drawing import Sampler
+    from diffusers_imagen.evaluation.suite import Suite
     from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
 
@@ -59,7 +59,7 @@ def evaluate(
     from diffusers_imagen.data.folder import read_entries
     from diffusers_imagen.evaluation.agreement import ClipAgreement
     from diffusers_imagen.evaluation.assessment import assess
-    from diffusers_imagen.evaluation.drawing import claim_folder, draw_suite, is_evaluation, missing_prompts
+    from diffusers_imagen.evaluation.drawing import claim_folder, draw_suite, missing_prompts
     from diffusers_imagen.evaluation.features import load_extractor
     from diffusers_imagen.evaluation.report import write_report
     from diffusers_imagen.evaluation.suite import read_suite
@@ -71,15 +71,7 @@ def evaluate(
         read_entries(training_data)
     extractors = {name: load_extractor(name, allow_download) for name in features or []}
     scorer = None if agreement is None else ClipAgreement.load(agreement, allow_download)
-    others, to_draw = dict(asked.baselines), {out: checkpoint}
-    if baseline is not None:
-        is_drawn = is_evaluation(Path(baseline))
-        if not is_drawn:
-            to_draw[out / "baseline"] = baseline
-        others["baseline"] = (Path(baseline) if is_drawn else out / "baseline") / "pictures"
-    for name, place in others.items():
-        if place.parent not in to_draw:
-            _check_complete(name, place, [prompt.id for prompt in asked.prompts])
+    to_draw, others = plan(asked, whole.digest, checkpoint, baseline, out)
     settings = {
         folder: {"checkpoint": name, "weights": fingerprint(name), "suite": whole.digest, "scheduler": schedulers}
         | arguments
@@ -88,19 +80,56 @@ def evaluate(
     pipes = {
         folder: _load(name, device, schedulers) for folder, name in to_draw.items() if missing_prompts(asked, folder)
     }
-    for pipe in pipes.values():
-        for extractor in extractors.values():
-            extractor.to(pipe.device)
-        if scorer is not None:
-            scorer.to(pipe.device)
-    for folder, drawn_with in settings.items():
-        claim_folder(folder, drawn_with)
+    for model in (*extractors.values(), scorer):
+        if model is not None and pipes:
+            model.to(pipes[min(pipes)].device)
+    for folder, described in settings.items():
+        claim_folder(folder, described)
 
     for folder, pipe in pipes.items():
         draw_suite(asked, sampler_of(pipe, arguments), folder, batch_size, _print_progress)
     report = write_report(asked, out, settings[out], assess(asked, out, others, extractors, scorer, training_data))
     print(report.read_text(encoding="utf-8").split("\n## Sheets")[0])
     print(report)
+
+
+def plan(
+    suite: "Suite", digest: str, checkpoint: str, baseline: str | None, out: Path
+) -> tuple[dict[Path, str], dict[str, Path]]:
+    """Decide what is drawn where, and what it is compared with.
+
+    Args:
+        suite: What is asked for.
+        digest: That of the whole suite.
+        checkpoint: The cascade to evaluate.
+        baseline: The folder of an earlier evaluation, or another checkpoint, or None.
+        out: Folder of this evaluation.
+
+    Returns:
+        The checkpoint to draw with by folder; and the folders of all pictures to compare with by name.
+
+    Raises:
+        ValueError: If the earlier evaluation is of another suite, or pictures to compare with are missing.
+    """
+    from diffusers_imagen.evaluation.drawing import drawn_with
+
+    others = dict(suite.baselines)
+    earlier = None if baseline is None else drawn_with(Path(baseline))
+    if earlier is not None and earlier.get("suite") != digest:
+        raise ValueError(f"`--baseline` is {baseline!r}, an evaluation on another suite; draw this one with it first.")
+    if baseline is not None and earlier is not None:
+        others["baseline"] = Path(baseline) / "pictures"
+    for name, folder in others.items():
+        for prompt in suite.prompts:
+            if not (folder / f"{prompt.id}.png").is_file():
+                raise ValueError(
+                    f"the {name} in {str(folder)!r} has no picture {prompt.id}.png; draw all of them first."
+                )
+    to_draw = {out: checkpoint}
+    if baseline is not None and earlier is None:
+        to_draw[out / "baseline"] = baseline
+        others["baseline"] = out / "baseline" / "pictures"
+    return to_draw, others
 
 
 def fingerprint(checkpoint: str) -> str | None:
@@ -145,17 +174,6 @@ def _load(checkpoint: str, device: str | None, schedulers: dict[str, str]) -> "I
     pipe = load_pipeline(checkpoint, device)
     set_schedulers(pipe, schedulers)
     return pipe
-
-
-def _check_complete(name: str, folder: Path, identities: Sequence[str]) -> None:
-    """Refuse pictures to compare with that are not all there.
-
-    Raises:
-        ValueError: If one is missing.
-    """
-    for identity in identities:
-        if not (folder / f"{identity}.png").is_file():
-            raise ValueError(f"the {name} in {str(folder)!r} has no picture {identity}.png; draw all of them first.")
 
 
 def _print_progress(done: int, total: int) -> None:

@@ -4,6 +4,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -30,10 +31,8 @@ def claim_folder(folder: Path, settings: Mapping[str, object]) -> None:
     Raises:
         ValueError: If the folder has pictures that were drawn with something else.
     """
-    path = folder / _SETTINGS
-    wanted = json.loads(json.dumps(settings))
-    if path.is_file():
-        present = json.loads(path.read_text(encoding="utf-8"))
+    wanted, present = json.loads(json.dumps(settings)), drawn_with(folder)
+    if present is not None:
         differing = sorted(name for name in {*present, *wanted} if present.get(name) != wanted.get(name))
         if differing:
             raise ValueError(
@@ -44,12 +43,13 @@ def claim_folder(folder: Path, settings: Mapping[str, object]) -> None:
     if (folder / "pictures").exists():
         raise ValueError(f"`out` is {str(folder)!r}, which has pictures but no {_SETTINGS}; choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / _SETTINGS, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
 
 
-def is_evaluation(folder: Path) -> bool:
-    """Tell whether a folder holds an evaluation's pictures."""
-    return (folder / _SETTINGS).is_file()
+def drawn_with(folder: Path) -> dict[str, Any] | None:
+    """Return what an evaluation's pictures were drawn with, or None where a folder holds no evaluation."""
+    path = folder / _SETTINGS
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def missing_prompts(suite: Suite, folder: Path) -> list[SuitePrompt]:

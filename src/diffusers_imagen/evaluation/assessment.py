@@ -18,14 +18,13 @@ from diffusers_imagen.evaluation.drawing import picture_path
 from diffusers_imagen.evaluation.features import FeatureExtractor, JudgeFeatures, extract_features
 from diffusers_imagen.evaluation.intervals import Estimate, bootstrap
 from diffusers_imagen.evaluation.memorisation import (
-    Nearest,
     Nearness,
     compare_nearness,
     nearest_in,
     small_pixels,
     unit_features,
 )
-from diffusers_imagen.evaluation.pictures import read_batches, read_picture
+from diffusers_imagen.evaluation.pictures import read_batches, read_picture, to_tensor
 from diffusers_imagen.evaluation.scores import CategoryScore, Comparison, Judged, compare, score_suite
 from diffusers_imagen.evaluation.seen_scene import SeenScene, look
 from diffusers_imagen.evaluation.suite import Suite
@@ -200,31 +199,28 @@ def _agreements(suite: Suite, drawn: Sequence[Path], agreement: Agreement) -> di
 
 def _memorisation(suite: Suite, drawn: Sequence[Path], training_data: Path) -> Memorisation:
     training = [training_data / name for name, _ in read_entries(training_data)]
-    real = list(real_pictures(suite).values())
-    by_features, by_pixels = (
-        _nearest(drawn, real, training, suite, kind) for kind in (JudgeFeatures(suite.judge), None)
+    known, generated, real = (
+        _vectors(suite, paths) for paths in (training, drawn, list(real_pictures(suite).values()))
     )
+    by_features, by_pixels = (nearest_in(*pair) for pair in zip(generated, known, strict=True))
+    real_features, real_pixels = (nearest_in(*pair) for pair in zip(real, known, strict=True))
     nearest = [
-        (prompt.id, training[int(by_features[0].index[i])], training[int(by_pixels[0].index[i])])
+        (prompt.id, training[int(by_features.index[i])], training[int(by_pixels.index[i])])
         for i, prompt in enumerate(suite.prompts)
     ]
-    return Memorisation(len(training), compare_nearness(*by_features), compare_nearness(*by_pixels), nearest)
+    return Memorisation(
+        num_training=len(training),
+        by_features=compare_nearness(by_features, real_features),
+        by_pixels=compare_nearness(by_pixels, real_pixels),
+        nearest=nearest,
+    )
 
 
-def _nearest(
-    drawn: Sequence[Path],
-    real: Sequence[Path],
-    training: Sequence[Path],
-    suite: Suite,
-    extractor: JudgeFeatures | None,
-) -> tuple[Nearest, Nearest]:
-    """Find the nearest training picture of drawn and of real pictures, by features or (without an extractor) by pixels."""
-
-    def vectors(paths: Sequence[Path]) -> Tensor:
-        batches = read_batches(paths, _side(suite))
-        if extractor is None:
-            return torch.cat([small_pixels(batch) for batch in batches])
-        return unit_features(extract_features(batches, extractor))
-
-    known = vectors(training)
-    return nearest_in(vectors(drawn), known), nearest_in(vectors(real), known)
+def _vectors(suite: Suite, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
+    """Return the judge's features and the small pixels of pictures."""
+    extractor = JudgeFeatures(suite.judge)
+    features, pixels = [], []
+    for batch in read_batches(paths, _side(suite)):
+        features.append(extractor(to_tensor(batch)))
+        pixels.append(small_pixels(batch))
+    return unit_features(torch.cat(features)), torch.cat(pixels)

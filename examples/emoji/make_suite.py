@@ -35,8 +35,10 @@ FREE_TEXTS = Path(__file__).parent / "free_text.jsonl"
 LANGUAGES = ("en", "zh")
 STYLES = ("fluent-3d", "fluent-flat", "noto")
 # No seed of a training set is that large.
-SUITE_SEED = 2_000_003
-CONTROL_SEED = 2_000_029
+SUITE_SEED = 2_000_000
+CONTROL_SEED = 3_000_000
+FREE_TEXT_SEED = 4_000_000
+_SEEDS_OF_CATEGORY = 10_000
 _MOST_TRIES = 30
 _RETRIEVAL = "retrieval"
 # Pictures reduced to this show what the judge forgives.
@@ -46,15 +48,16 @@ _SENTENCES = TextSettings(layers=(-1,), prefix="query: ", max_length=64)
 
 
 def choose_scenes(category: Category, sampler: SceneSampler, count: int, seed: int) -> Iterator[Scene]:
-    """Draw scenes of a category from its splits in turn, none with the caption of an earlier one if that can be had."""
-    captions: set[str] = set()
+    """Draw scenes of a category from its splits in turn, none with the claims of an earlier one if that can be had."""
+    known: set[str] = set()
     for number in range(count):
         split = category.splits[number % len(category.splits)]
         for attempt in range(_MOST_TRIES):
             scene = sampler.sample(seed, number + attempt * count, split)
-            if scene.text[0] not in captions:
+            claims = json.dumps(claims_of(scene, category))
+            if claims not in known:
                 break
-        captions.add(scene.text[0])
+        known.add(claims)
         yield scene
 
 
@@ -63,8 +66,10 @@ def write_category(
 ) -> list[dict[str, Any]]:
     """Write the real pictures of a category's scenes and return the lines of their prompts."""
     sampler = SceneSampler(art, category.settings(styles))
-    scenes = choose_scenes(category, sampler, count, SUITE_SEED)
-    controls = choose_scenes(category, sampler, count, CONTROL_SEED)
+    # Categories have seeds of their own, or those of one kind would show the same scenes.
+    offset = _SEEDS_OF_CATEGORY * CATEGORIES.index(category)
+    scenes = choose_scenes(category, sampler, count, SUITE_SEED + offset)
+    controls = choose_scenes(category, sampler, count, CONTROL_SEED + offset)
     rows = []
     for number, (scene, control) in enumerate(zip(scenes, controls, strict=True)):
         name = f"{category.name.replace(' ', '-')}-{scene.kind.replace(' ', '-')}-{number:04d}"
@@ -74,7 +79,7 @@ def write_category(
         shared = {
             "scene": name,
             "category": category.name,
-            "seed": SUITE_SEED + number,
+            "seed": SUITE_SEED + offset + number,
             "held_out": scene.held_out,
             "claims": claims_of(scene, category),
             **pictures,
@@ -93,7 +98,7 @@ def free_text_rows() -> list[dict[str, Any]]:
         shared = {
             "scene": name,
             "category": FREE_TEXT,
-            "seed": SUITE_SEED + number,
+            "seed": FREE_TEXT_SEED + number,
             "held_out": False,
             "claims": claims,
         }
@@ -168,7 +173,7 @@ def make_suite(arguments: argparse.Namespace) -> None:
         count = arguments.scenes // shares[category.name]
         rows += write_category(category, arguments.art, arguments.styles, count, new)
     # The first scenes of a category are then of all its kinds.
-    rows.sort(key=lambda row: (list(shares).index(row["category"]), row["seed"]))
+    rows.sort(key=lambda row: (list(shares).index(row["category"]), row["seed"] % _SEEDS_OF_CATEGORY))
     rows += free_text_rows()
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     (new / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -183,7 +183,7 @@ def train(out: Path, paths: list[Path], styles: dict[str, float], epochs: int) -
 
 
 def calibrate(judge: SceneJudge, sampler: SceneSampler, num_scenes: int = 600) -> float:
-    """Choose the threshold of presence at which the most scenes, new ones, show as many things as they have.
+    """Choose the highest threshold of presence at which the most new scenes show as many things as they have.
 
     Returns:
         The share of those scenes.
@@ -191,7 +191,7 @@ def calibrate(judge: SceneJudge, sampler: SceneSampler, num_scenes: int = 600) -
     scenes = [sampler.sample(CALIBRATION_SEED, number, split="any") for number in range(num_scenes)]
     numbers = [len(scene.facts.things) for scene in scenes]
     shares = {}
-    for threshold in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
+    for threshold in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
         judge.register_to_config(presence_threshold=threshold)
         seen = look(judge, ([scene.image] for scene in scenes)).scenes
         shares[threshold] = sum(len(s.things) == n for s, n in zip(seen, numbers, strict=True)) / len(scenes)

@@ -46,6 +46,7 @@ def test_the_suite_can_be_read_and_has_what_was_asked_for(
     for english, chinese in zip(suite.prompts[::2], suite.prompts[1::2], strict=True):
         assert (english.language, chinese.language) == ("en", "zh")
         assert (english.scene, english.seed, english.claims) == (chinese.scene, chinese.seed, chinese.claims)
+    assert len({p.seed for p in suite.prompts}) == len({p.scene for p in suite.prompts})
     assert "judge on real pictures, single:" in capsys.readouterr().out
 
 
@@ -60,8 +61,8 @@ def test_a_suite_is_not_overwritten(arguments: Callable[..., argparse.Namespace]
 def test_prompts_differ_while_there_are_other_ones(art_folder: Path) -> None:
     category = next(category for category in CATEGORIES if category.name == "position")
     sampler = SceneSampler(art_folder, category.settings(["shapes"]))
-    captions = [scene.text[0] for scene in example.choose_scenes(category, sampler, 20, seed=1)]
-    assert len(set(captions)) == 20
+    scenes = list(example.choose_scenes(category, sampler, 20, seed=1))
+    assert len({(scene.facts.relation, *(thing.name for thing in scene.facts.things)) for scene in scenes}) == 20
 
 
 def test_free_texts_name_known_nouns_that_they_do_not_say() -> None:

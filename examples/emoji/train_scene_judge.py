@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the judge and what it learns from")
     parser.add_argument("--styles", nargs="+", default=list(STYLES))
     parser.add_argument("--scenes", type=int, default=60_000, help=f"scenes to compose, in shards of {SHARD}")
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -307,3 +307,55 @@ def test_things_in_a_landscape_stand_on_its_ground(art_folder: Path, shape_color
         if landscape.ground is not None:
             # The ground begins at 0.55 to 0.7 of the height.
             assert thing.box[3] > 0.55 * 96
+
+
+def test_the_chinese_caption_of_two_colors_says_the_same_as_the_english_one(art_folder: Path) -> None:
+    for scene in scenes_of(art_folder, "color pair", 30, background="gray"):
+        said = []
+        for part in scene.text[1].split("和"):
+            found = re.fullmatch(r"一.(.+)的(.+)", part)
+            assert found, scene.text[1]
+            said.append((found[1], found[2]))
+        things = scene.facts.things
+        assert said == [(captions.COLORS_ZH[str(t.color)], NOUN_BY_NAME[t.name].chinese) for t in things]
+
+
+def test_the_chinese_caption_of_sizes_calls_the_bigger_thing_big(art_folder: Path, shape_colors: Colors) -> None:
+    chinese = {noun.chinese: noun.singular for noun in NOUNS}
+    for scene in scenes_of(art_folder, "size", 20):
+        found = re.fullmatch(r"一.大(.+)和一.小(.+)", scene.text[1])
+        assert found, scene.text[1]
+        big, small = (mask_of(scene.image, shape_colors[chinese[name]]).sum() for name in found.groups())
+        assert big > 2 * small
+
+
+def test_the_chinese_caption_of_holding_names_holder_and_held(art_folder: Path) -> None:
+    for scene in scenes_of(art_folder, "hold", 20):
+        holder, held = (NOUN_BY_NAME[thing.name] for thing in scene.facts.things)
+        plain = f"{captions.one_zh(holder)}拿着{captions.one_zh(held)}"
+        assert scene.text[1] in (plain, f"一{holder.measure}拿着{captions.one_zh(held)}的{holder.chinese}")
+
+
+def test_things_in_a_landscape_are_named_in_both_languages(art_folder: Path) -> None:
+    for scene in scenes_of(art_folder, "scene", 20):
+        noun = NOUN_BY_NAME[scene.facts.things[0].name]
+        assert captions.one_en(noun) in scene.text[0]
+        assert captions.one_zh(noun) in scene.text[1]
+
+
+@pytest.mark.parametrize("kind", ["color", "count", "hold", "scene"])
+def test_what_is_held_out_is_no_other_split_s(art_folder: Path, kind: str) -> None:
+    def combination(scene: Scene) -> tuple[str, ...]:
+        things = scene.facts.things
+        parts = {
+            "color": (things[0].name, str(things[0].color)),
+            "count": (things[0].name, str(len(things))),
+            "hold": tuple(thing.name for thing in things),
+            "scene": (things[0].name, scene.facts.background),
+        }
+        return kind, *parts[kind]
+
+    share = 0.08 if kind == "scene" else 0.12
+    for scene in scenes_of(art_folder, kind, 60, background="gray"):
+        assert scene.held_out == is_held_out(*combination(scene), share=share)
+    assert not any(scene.held_out for scene in scenes_of(art_folder, kind, 40, background="gray", split="train"))

@@ -1,0 +1,75 @@
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import make_suite as example
+import pytest
+from nouns import NOUN_BY_NAME
+from scenes import SceneSampler
+from suite_scenes import CATEGORIES
+from train_scene_judge import new_judge
+
+from diffusers_imagen.evaluation.suite import read_suite
+
+
+@pytest.fixture
+def arguments(art_folder: Path, tmp_path: Path) -> Callable[..., argparse.Namespace]:
+    """Give a function that makes the arguments of a tiny suite, for an untrained judge."""
+    new_judge({"shapes": 1.0}).save_pretrained(tmp_path / "judge")
+
+    def make(**changes: object) -> argparse.Namespace:
+        given = {
+            "art": art_folder,
+            "judge": tmp_path / "judge",
+            "out": tmp_path / "suite",
+            "scenes": 2,
+            "styles": ["shapes"],
+            "categories": ["single", "position", "wearing"],
+            "training_data": None,
+            "encoder": None,
+        }
+        return argparse.Namespace(**given | changes)
+
+    return make
+
+
+def test_the_suite_can_be_read_and_has_what_was_asked_for(
+    arguments: Callable[..., argparse.Namespace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    example.make_suite(arguments())
+    suite = read_suite(arguments().out)
+    assert suite.categories == ["single", "position", "wearing", "free text"]
+    assert [sum(p.category == name for p in suite.prompts) for name in suite.categories] == [4, 4, 4, 2 * 60]
+    held_out = {p.scene for p in suite.prompts if p.held_out}
+    assert held_out == {"position-relation-0001", "wearing-wear-0001"}
+    for english, chinese in zip(suite.prompts[::2], suite.prompts[1::2], strict=True):
+        assert (english.language, chinese.language) == ("en", "zh")
+        assert (english.scene, english.seed, english.claims) == (chinese.scene, chinese.seed, chinese.claims)
+    assert len({p.seed for p in suite.prompts}) == len({p.scene for p in suite.prompts})
+    assert "judge on real pictures, single:" in capsys.readouterr().out
+
+
+def test_a_suite_is_not_overwritten(arguments: Callable[..., argparse.Namespace]) -> None:
+    arguments().out.mkdir()
+    with pytest.raises(ValueError, match="which exists"):
+        example.make_suite(arguments())
+    with pytest.raises(ValueError, match="`training_data` and `encoder`"):
+        example.make_suite(arguments(out=arguments().out / "new", encoder=Path("encoder")))
+
+
+def test_prompts_differ_while_there_are_other_ones(art_folder: Path) -> None:
+    category = next(category for category in CATEGORIES if category.name == "position")
+    sampler = SceneSampler(art_folder, category.settings(["shapes"]))
+    scenes = list(example.choose_scenes(category, sampler, 20, seed=1))
+    assert len({(scene.facts.relation, *(thing.name for thing in scene.facts.things)) for scene in scenes}) == 20
+
+
+def test_free_texts_name_known_nouns_that_they_do_not_say() -> None:
+    lines = [json.loads(line) for line in example.FREE_TEXTS.read_text(encoding="utf-8").splitlines()]
+    assert len({tuple(line["text"]) for line in lines}) == len(lines) == 60
+    for line in lines:
+        english, chinese = line["text"]
+        for name in line["nouns"]:
+            assert name not in english.lower().split()
+            assert NOUN_BY_NAME[name].chinese not in chinese

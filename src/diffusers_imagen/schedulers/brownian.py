@@ -27,7 +27,8 @@ def noise_sampler(sample: Tensor, sigmas: Tensor, generator: Generators) -> Any:
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 
     seed = [_draw_seed(each) for each in generator] if isinstance(generator, list) else _draw_seed(generator)
-    return BrownianTreeNoiseSampler(sample, 0.0, float(sigmas.max()), seed)
+    # A little beyond the largest, which torchsde rounds.
+    return BrownianTreeNoiseSampler(sample, 0.0, 1.001 * float(sigmas.max()), seed)
 
 
 def _draw_seed(generator: torch.Generator | None) -> int:

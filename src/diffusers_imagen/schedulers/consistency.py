@@ -21,7 +21,4 @@ class ConsistencyBridge(SchedulerBridge):
         sigma = torch.tensor(self.noise_level(t)[1], dtype=torch.float64)
         c_skip, c_out = (float(value) for value in self.scheduler.get_scalings_for_boundary_condition(sigma))
         dtype = torch.promote_types(x_0.dtype, torch.float32)
-        if c_out < 1e-6:
-            # At the least noise the sample counts as clean, whatever the output.
-            return torch.zeros_like(x_0, dtype=dtype)
         return (x_0.to(dtype) - c_skip * sample.to(dtype)) / c_out

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from diffusers_imagen.schedulers.brownian import noise_sampler
@@ -16,10 +17,27 @@ from diffusers_imagen.schedulers.family import Generators, SchedulerBridge
 
 
 class EDMBridge(SchedulerBridge):
-    """Drive EDM's schedulers, which read x_0 = c_skip * sample + c_out * output (arXiv:2206.00364, table 1)."""
+    """Drive EDM's schedulers, which read x_0 = c_skip * sample + c_out * output (arXiv:2206.00364, table 1).
+
+    Raises:
+        ValueError: If a stochastic solver is asked for an order that it does not know.
+    """
 
     family = "EDM"
     prediction_types: ClassVar[tuple[str, ...]] = ("epsilon", "v_prediction")
+    adds_noise: ClassVar[bool] = False
+    """Whether the class adds noise whatever its settings."""
+
+    def __init__(self, scheduler: SchedulerMixin) -> None:
+        super().__init__(scheduler)
+        config = self.scheduler.config
+        if config.get("solver_order", 1) > 2 and (
+            self.adds_noise or config.get("algorithm_type") == "sde-dpmsolver++"
+        ):
+            raise ValueError(
+                f"`solver_order` of {self._name} is {config.solver_order}, but with noise it knows the orders 1 and 2; "
+                "make it with solver_order=2."
+            )
 
     def noise_level(self, t: Tensor) -> tuple[float, float]:
         """Give (1, sigma) of the step."""
@@ -47,6 +65,8 @@ class EDMBridge(SchedulerBridge):
 
 class CosineDPMBridge(EDMBridge):
     """Drive CosineDPMSolverMultistep, whose noise is a Brownian path; it comes from the call's generator."""
+
+    adds_noise = True
 
     def _advance(self, output: Tensor, t: Tensor, sample: Tensor, generator: Generators) -> Tensor:
         if self.scheduler.noise_sampler is None:

@@ -6,6 +6,7 @@ The families are in the files beside this one and the choice among them in `brid
 
 import copy
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -174,8 +175,11 @@ class SchedulerBridge(ABC):
             generator: Source of the noise that the scheduler adds, one or one per image; unused by most.
 
         Returns:
-            The next sample (B, C, H, W).
+            The next sample (B, C, H, W). Where the scheduler would end with a step of length zero, and so throw the
+            prediction at the least noise away, that prediction is the result.
         """
+        if self._stays_in_place(t):
+            return x_0.to(sample.dtype)
         output = self.model_output(x_0, sample, t, variance)
         if getattr(self.scheduler, "is_scale_input_called", True) is False:
             # The loop scales the sample itself; without this call on an empty one the scheduler would warn.
@@ -209,6 +213,13 @@ class SchedulerBridge(ABC):
         if "generator" in inspect.signature(self.scheduler.step).parameters:
             return self.scheduler.step(output, t, sample, generator=generator).prev_sample
         return self.scheduler.step(output, t, sample).prev_sample
+
+    def _stays_in_place(self, t: Tensor) -> bool:
+        """Say whether this is the last step and leads to the noise level where it starts."""
+        if not (hasattr(self.scheduler, "sigmas") and hasattr(self.scheduler, "step_index")):
+            return False
+        index = self._step_index(t)
+        return index == len(self._timesteps()) - 1 and math.isclose(*self.scheduler.sigmas[-2:], rel_tol=1e-4)
 
     def _pass_changes_on(self, sample: Tensor, level: tuple[float, float]) -> None:
         """Let a scheduler that goes on from an earlier sample know what was changed in the one it returned since."""

@@ -5,7 +5,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from diffusers_imagen.diffusion.prediction import from_x_0
-from diffusers_imagen.schedulers.family import SchedulerBridge
+from diffusers_imagen.schedulers.family import Generators, SchedulerBridge
 
 
 class IPNDMBridge(SchedulerBridge):
@@ -33,6 +33,14 @@ class IPNDMBridge(SchedulerBridge):
     def model_output(self, x_0: Tensor, sample: Tensor, t: Tensor, variance: Tensor | None = None) -> Tensor:
         """Write x_0 as v; the variance is ignored."""
         return from_x_0(x_0, sample, *self.noise_level(t), "v_prediction")
+
+    def _advance(self, output: Tensor, t: Tensor, sample: Tensor, generator: Generators) -> Tensor:
+        index = self._step_index(t)
+        result = super()._advance(output, t, sample, generator)
+        if self.scheduler.alphas[index] > 0:
+            return result
+        # At pure noise it divides by alpha and takes x_0 for 0; v is -x_0 there.
+        return result - self.scheduler.alphas[index + 1] * output
 
     def _falling(self) -> Tensor:
         return self.scheduler.betas

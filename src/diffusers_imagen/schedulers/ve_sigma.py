@@ -3,6 +3,7 @@
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from diffusers_imagen.diffusion.prediction import from_x_0
@@ -60,10 +61,21 @@ class KDPM2Bridge(EulerAncestralBridge):
 
 
 class KDPM2AncestralBridge(KDPM2Bridge):
-    """Drive KDPM2 with noise added at each step, which counts the sigmas in between from one earlier."""
+    """Drive KDPM2 with noise added at each step.
+
+    Its sigma in between belongs to the evaluation before. It is the next sigma, exactly: with sigma_down = sigma_next^2
+    / sigma the geometric mean of both; but where a step is long the scheduler's float32 finds NaN.
+    """
 
     def _sigma_in_between(self, t: Tensor) -> float:
         return float(self.scheduler.sigmas_interpol[self._step_index(t) - 1])
+
+    def _lay_out(self, request: dict[str, Any], device: Any) -> None:
+        super()._lay_out(request, device)
+        in_between, timesteps = self.scheduler.sigmas_interpol, self.scheduler.timesteps
+        sigma_next = self.scheduler.sigmas.roll(-1).to(in_between)
+        self.scheduler.sigmas_interpol = torch.where(in_between.isnan(), sigma_next, in_between)
+        self.scheduler.timesteps = torch.where(timesteps.isnan(), timesteps.roll(-1), timesteps)
 
 
 class DPMSolverSDEBridge(KDPM2Bridge):

@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from diffusers_imagen.diffusion.prediction import from_x_0
-from diffusers_imagen.schedulers.family import Generators, SchedulerBridge
+from diffusers_imagen.schedulers.family import SchedulerBridge
 
 _SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 
@@ -23,9 +23,6 @@ class VPSigmaBridge(SchedulerBridge):
     """Drive DPM-Solver++, DEIS and their kin.
 
     A learned variance is ignored, as their formulas have no place for it.
-
-    With "sigma_min" as the end, the spacings (Karras and others) make a last step of length zero, which would throw
-    the prediction at the least noise away: the prediction is then the result.
 
     Raises:
         ValueError: If the scheduler's settings contradict one another or make NaN.
@@ -64,16 +61,6 @@ class VPSigmaBridge(SchedulerBridge):
             dtype = torch.promote_types(x_0.dtype, torch.float32)
             return (alpha * sample.to(dtype) - x_0) / sigma
         return from_x_0(x_0, sample, alpha, sigma, prediction_type)
-
-    def step(
-        self, x_0: Tensor, t: Tensor, sample: Tensor, variance: Tensor | None = None, generator: Generators = None
-    ) -> Tensor:
-        """Go one step towards the clean image; see `SchedulerBridge.step`."""
-        index = self._step_index(t)
-        sigma, sigma_next = self.scheduler.sigmas[index : index + 2].tolist()
-        if math.isclose(sigma, sigma_next, rel_tol=1e-4):
-            return x_0.to(sample.dtype)
-        return super().step(x_0, t, sample, variance, generator)
 
     def _corrections(self, config: Mapping[str, Any]) -> dict[str, Any]:
         corrections = super()._corrections(config)
@@ -147,6 +134,13 @@ class UniPCBridge(VPSigmaBridge):
     def reads_x_0(self) -> bool:
         """Whether the solver integrates x_0; otherwise it integrates eps."""
         return self.scheduler.config.predict_x0
+
+    def _corrections(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        corrections = super()._corrections(config)
+        if config["use_flow_sigmas"] and config["prediction_type"] == "epsilon":
+            # Its first alpha is 1e-6, where eps says nothing about x_0 in float32.
+            corrections["prediction_type"] = "sample"
+        return corrections
 
     def _lay_out(self, request: dict[str, Any], device: Any) -> None:
         if "sigmas" in request:

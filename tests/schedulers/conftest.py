@@ -1,5 +1,6 @@
 """For tests over every scheduler: each class with the settings that suit a cosine model."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,8 +25,12 @@ SUITABLE: Mapping[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def make_scheduler() -> Callable[..., Any]:
-    """Give a function that makes a scheduler by the name of its class, cosine betas unless told otherwise."""
+    """Give a function that makes a scheduler by the name of its class, cosine betas unless told otherwise.
 
+    The same one for the same settings, since some take long to make and every run starts afresh.
+    """
+
+    @functools.cache
     def make(name: str, **settings: Any) -> Any:
         scheduler_class = getattr(diffusers.schedulers, name)
         known = inspect.signature(scheduler_class.__init__).parameters

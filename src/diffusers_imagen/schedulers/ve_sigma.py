@@ -38,6 +38,11 @@ class EulerAncestralBridge(VESigmaBridge):
 
     prediction_types: ClassVar[tuple[str, ...]] = ("v_prediction", "epsilon")
 
+    def _lay_out(self, request: dict[str, Any], device: Any) -> None:
+        super()._lay_out(request, device)
+        # Where a step is long, its float32 would make the noise to be added a little too large, and a root of it NaN.
+        self.scheduler.sigmas = self.scheduler.sigmas.double()
+
 
 class HeunBridge(VESigmaBridge):
     """Drive Heun, which evaluates at the end of each step once more and goes on from its beginning."""
@@ -45,9 +50,10 @@ class HeunBridge(VESigmaBridge):
     kept_sample = "sample"
 
 
-class KDPM2Bridge(EulerAncestralBridge):
-    """Drive KDPM2, which evaluates at sigma and at a sigma in between."""
+class KDPM2Bridge(VESigmaBridge):
+    """Drive KDPM2, which evaluates at sigma and at a sigma in between, and reads eps and v only."""
 
+    prediction_types: ClassVar[tuple[str, ...]] = ("v_prediction", "epsilon")
     kept_sample = "sample"
 
     def noise_level(self, t: Tensor) -> tuple[float, float]:

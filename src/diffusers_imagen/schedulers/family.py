@@ -59,6 +59,9 @@ class SchedulerBridge(ABC):
     kept_sample: ClassVar[str | None] = None
     """Attribute in which the scheduler keeps an earlier sample that its next step starts from."""
 
+    needs_float64: ClassVar[bool] = False
+    """Whether the scheduler's own sums cancel so much that float32 would show in the picture."""
+
     def __init__(self, scheduler: SchedulerMixin) -> None:
         self._name = type(scheduler).__name__
         self.scheduler = _with_settings(scheduler, self._corrections(scheduler.config))
@@ -180,15 +183,18 @@ class SchedulerBridge(ABC):
         """
         if self._stays_in_place(t):
             return x_0.to(sample.dtype)
+        dtype = sample.dtype
+        if self.needs_float64 and sample.device.type != "mps":
+            x_0, sample = x_0.double(), sample.double()
         output = self.model_output(x_0, sample, t, variance)
         if getattr(self.scheduler, "is_scale_input_called", True) is False:
             # The loop scales the sample itself; without this call on an empty one the scheduler would warn.
             self.scheduler.scale_model_input(sample[:0], t)
         if self.kept_sample is None:
-            return self._advance(output, t, sample, generator)
+            return self._advance(output, t, sample, generator).to(dtype)
         level = self.noise_level(t)
         self._pass_changes_on(sample, level)
-        result = self._advance(output, t, sample, generator)
+        result = self._advance(output, t, sample, generator).to(dtype)
         self._returned = (result.clone(), level)
         return result
 

@@ -45,16 +45,19 @@ class EulerAncestralBridge(VESigmaBridge):
 
 
 class HeunBridge(VESigmaBridge):
-    """Drive Heun, which evaluates at the end of each step once more and goes on from its beginning."""
+    """Drive Heun, which evaluates at the end of each step once more and goes on from its beginning.
+
+    A long step from sigma 20000 to 3 and back multiplies the rounding of the sample at 3 by 20000.
+    """
 
     kept_sample = "sample"
+    needs_float64 = True
 
 
-class KDPM2Bridge(VESigmaBridge):
+class KDPM2Bridge(HeunBridge):
     """Drive KDPM2, which evaluates at sigma and at a sigma in between, and reads eps and v only."""
 
     prediction_types: ClassVar[tuple[str, ...]] = ("v_prediction", "epsilon")
-    kept_sample = "sample"
 
     def noise_level(self, t: Tensor) -> tuple[float, float]:
         """Give (1, sigma) of this evaluation."""
@@ -67,10 +70,11 @@ class KDPM2Bridge(VESigmaBridge):
 
 
 class KDPM2AncestralBridge(KDPM2Bridge):
-    """Drive KDPM2 with noise added at each step.
+    """Drive KDPM2 with noise added at each step, whose sigma in between belongs to the evaluation before.
 
-    Its sigma in between belongs to the evaluation before. It is the next sigma, exactly: with sigma_down = sigma_next^2
-    / sigma the geometric mean of both; but where a step is long the scheduler's float32 finds NaN.
+    Of the noise sigma_next to arrive at, sigma_down = sigma_next^2 / sigma is reached by the solver and the rest added;
+    in between of sigma and sigma_down, by geometric mean, is sigma_next. The scheduler computes the three in float32,
+    which where a step is long makes NaN, and so they are replaced by the exact ones.
     """
 
     def _sigma_in_between(self, t: Tensor) -> float:
@@ -78,9 +82,13 @@ class KDPM2AncestralBridge(KDPM2Bridge):
 
     def _lay_out(self, request: dict[str, Any], device: Any) -> None:
         super()._lay_out(request, device)
-        in_between, timesteps = self.scheduler.sigmas_interpol, self.scheduler.timesteps
-        sigma_next = self.scheduler.sigmas.roll(-1).to(in_between)
-        self.scheduler.sigmas_interpol = torch.where(in_between.isnan(), sigma_next, in_between)
+        sigmas = self.scheduler.sigmas.double()
+        sigmas_next = torch.cat([sigmas[1:], sigmas.new_zeros(1)])
+        ratio = (sigmas_next / sigmas).nan_to_num()
+        self.scheduler.sigmas_interpol = sigmas_next
+        self.scheduler.sigmas_down = sigmas_next * ratio
+        self.scheduler.sigmas_up = sigmas_next * (1 - ratio**2).sqrt()
+        timesteps = self.scheduler.timesteps
         self.scheduler.timesteps = torch.where(timesteps.isnan(), timesteps.roll(-1), timesteps)
 
 

@@ -31,17 +31,14 @@ class VESigmaBridge(SchedulerBridge):
             # Euler takes the last of its own sigmas for the end: without the 0 it would stop a step early, still noisy.
             request = {"sigmas": [*request["sigmas"], 0.0]}
         super()._lay_out(request, device)
+        # In steps from 20000 to 3 the scheduler's float32 loses the small one, and finds roots of negative numbers.
+        self.scheduler.sigmas = self.scheduler.sigmas.double()
 
 
 class EulerAncestralBridge(VESigmaBridge):
     """Drive Euler with noise added at each step, which reads eps and v only."""
 
     prediction_types: ClassVar[tuple[str, ...]] = ("v_prediction", "epsilon")
-
-    def _lay_out(self, request: dict[str, Any], device: Any) -> None:
-        super()._lay_out(request, device)
-        # Where a step is long, its float32 would make the noise to be added a little too large, and a root of it NaN.
-        self.scheduler.sigmas = self.scheduler.sigmas.double()
 
 
 class HeunBridge(VESigmaBridge):
@@ -82,7 +79,7 @@ class KDPM2AncestralBridge(KDPM2Bridge):
 
     def _lay_out(self, request: dict[str, Any], device: Any) -> None:
         super()._lay_out(request, device)
-        sigmas = self.scheduler.sigmas.double()
+        sigmas = self.scheduler.sigmas
         sigmas_next = torch.cat([sigmas[1:], sigmas.new_zeros(1)])
         ratio = (sigmas_next / sigmas).nan_to_num()
         self.scheduler.sigmas_interpol = sigmas_next

@@ -10,6 +10,7 @@ python benchmarks/schedulers.py [--only NAME] [--prediction-types]
 """
 
 import argparse
+import itertools
 import math
 import time
 from dataclasses import dataclass, field
@@ -225,7 +226,7 @@ def judged(case: Case, figures: list[float]) -> str:
         good = misses[1] <= 0.2 and (misses[-1] <= misses[1] or misses[-1] < 0.02)
     else:
         # The references are rounded to three digits and come from other noise.
-        falling = all(after < before or after <= 0.02 for before, after in zip(figures, figures[1:], strict=False))
+        falling = all(after < before or after <= 0.02 for before, after in itertools.pairwise(figures))
         good = figures[1] <= case.reference * 1.05 + 0.002 and falling
     return "" if good else f"exception: {case.exception}" if case.exception else "OUT OF LIMITS"
 

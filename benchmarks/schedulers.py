@@ -56,9 +56,11 @@ class Case:
 
     @property
     def label(self) -> str:
+        """Name and settings on one line."""
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.settings.items())])
 
     def scheduler(self, prediction_type: str | None = None) -> Any:
+        """Make it, with cosine betas and without its own clipping where it has these settings."""
         scheduler_class = getattr(diffusers.schedulers, f"{self.name}Scheduler")
         takes = scheduler_class.__init__.__wrapped__.__code__.co_varnames
         settings = {key: value for key, value in (COSINE | {"clip_sample": False}).items() if key in takes}
@@ -178,6 +180,7 @@ class Gaussian:
         self.first: Tensor | None = None
 
     def predict(self, x_t: Tensor, log_snr: Tensor, *condition: Any) -> Prediction:
+        """Predict as a U-Net would; the first sample that it is shown stays in `first`."""
         self.first = x_t if self.first is None else self.first
         alpha, sigma = (float(value[0]) for value in alpha_sigma(log_snr.double()))
         gain = alpha * self.spread**2 / (alpha**2 * self.spread**2 + sigma**2)

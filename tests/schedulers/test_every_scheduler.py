@@ -152,7 +152,7 @@ def takes_betas(name):
     return "beta_schedule" in parameters and name != "UnCLIPScheduler"  # which refuses all but cosine betas
 
 
-@pytest.mark.parametrize("name", filter(takes_betas, DRIVEN))
+@pytest.mark.parametrize("name", [name for name in DRIVEN if takes_betas(name)])
 def test_betas_that_the_model_was_not_trained_with_do_little_harm(make_scheduler, name):
     # These end at a log-SNR of -6 to -10 instead of -20, so the first sample misses the data's mean.
     scheduler = make_scheduler(name, beta_schedule="linear")
@@ -216,7 +216,7 @@ def custom_steps():
             yield name, {"sigmas": [40.0, 3.0, 0.2] if name == "EulerDiscreteScheduler" else [1.0, 0.6, 0.2]}
 
 
-@pytest.mark.parametrize(("name", "custom"), custom_steps())
+@pytest.mark.parametrize(("name", "custom"), list(custom_steps()))
 def test_custom_timesteps_and_sigmas_end_at_x_0(make_scheduler, name, custom):
     bridge, x_0 = bridge_for(make_scheduler(name)), pictures()
     timesteps = bridge.set_timesteps(None, "cpu", **custom)

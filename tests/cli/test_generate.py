@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from diffusers_imagen._version import __version__
 from diffusers_imagen.cli.generate import parse_stage_values, save_images, save_png, set_schedulers
 from diffusers_imagen.cli.main import app
+from diffusers_imagen.cli.scheduler_option import parse_schedulers
 from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
 
@@ -88,7 +89,7 @@ def test_a_grid_is_as_square_as_its_number_allows(tmp_path, count, size):
 def test_options_by_stage_reach_the_pipeline(run, checkpoint):
     result = run(
         "generate", "a cat", "--checkpoint", checkpoint, "--steps", "base=4,sr_1=3", "--guidance", "2",
-        "--scheduler", "base=EulerDiscreteScheduler, sr_1=FlowMatchEulerDiscreteScheduler",
+        "--scheduler", "base=EulerDiscreteScheduler:use_karras_sigmas=true, sr_1=FlowMatchEulerDiscreteScheduler:shift=3",
     )  # fmt: skip
     assert result.code == 0, result.err
     assert "4/4" in result.err
@@ -143,7 +144,13 @@ def test_values_that_are_none_are_refused(text):
         (("--scheduler", "QuantumScheduler"), "`--scheduler` is 'QuantumScheduler', which is no scheduler"),
         (("--scheduler", "UNet2DModel"), "`--scheduler` is 'UNet2DModel', which is no scheduler"),
         (("--scheduler", "sr_2=DDIMScheduler"), "`--scheduler` names the stage 'sr_2'"),
-        (("--scheduler", "PNDMScheduler"), "PNDMScheduler, and in which space"),
+        (("--scheduler", "RePaintScheduler"), "RePaintScheduler, which fills holes"),
+        (
+            ("--scheduler", "DDIMScheduler:steps=3"),
+            "gives DDIMScheduler the option 'steps'; it has num_train_timesteps",
+        ),
+        (("--scheduler", "DDIMScheduler:"), "`--scheduler` is 'DDIMScheduler:'; give a class name or stage=class"),
+        (("--scheduler", "DDIMScheduler:beta_schedule=round"), "cannot make a DDIMScheduler with .*round"),
         (("--stop-stage", "refiner"), "`stop_stage` is 'refiner'"),
         (("--device", "toaster"), "`--device` is 'toaster'"),
         (("--output", "cat"), "`--output` is 'cat'"),
@@ -152,7 +159,7 @@ def test_values_that_are_none_are_refused(text):
 def test_wrong_options_are_told_in_one_line(run, checkpoint, tmp_path, options, message):
     result = run("generate", "a cat", "--checkpoint", checkpoint, *options)
     assert result.code == 2
-    assert message in result.err
+    assert re.search(message.replace("(", "\\("), result.err)
     assert result.err.startswith("diffusers-imagen: ")
     assert len(result.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
@@ -188,7 +195,7 @@ def test_no_picture_at_all_is_refused(run, checkpoint):
 def test_a_scheduler_is_made_from_the_config_of_the_one_before(make_cascade):
     pipe = make_cascade(2)
     before = pipe.sr_scheduler_1
-    set_schedulers(pipe, {"base": "DPMSolverMultistepScheduler"})
+    set_schedulers(pipe, {"base": ("DPMSolverMultistepScheduler", {})})
     assert type(pipe.scheduler) is diffusers.DPMSolverMultistepScheduler
     assert pipe.scheduler.config.beta_schedule == "squaredcos_cap_v2"
     assert pipe.sr_scheduler_1 is before
@@ -224,7 +231,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(r
 def test_an_unrelated_scheduler_keeps_its_own_settings_and_a_related_one_takes_them_over(make_cascade):
     scheduler = diffusers.DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", use_exponential_sigmas=True)
     pipe = make_cascade(2, scheduler=scheduler, sr_scheduler_1=scheduler)
-    set_schedulers(pipe, {"base": "FlowMatchEulerDiscreteScheduler", "sr_1": "EulerDiscreteScheduler"})
+    set_schedulers(pipe, parse_schedulers("FlowMatchEulerDiscreteScheduler,sr_1=EulerDiscreteScheduler"))
     assert not pipe.scheduler.config.use_exponential_sigmas
     assert pipe.sr_scheduler_1.config.use_exponential_sigmas
     assert pipe.sr_scheduler_1.config.beta_schedule == "squaredcos_cap_v2"

@@ -9,7 +9,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     EulerDiscreteScheduler,
-    PNDMScheduler,
+    RePaintScheduler,
     UNet2DConditionModel,
 )
 from PIL import Image
@@ -134,8 +134,8 @@ def test_a_wrong_argument_is_told_before_any_model_runs(cascade, record_calls, a
         (1, {"tokenizer": None}, "`prompt` is given, but this pipeline has no text encoder"),
         (
             2,
-            {"sr_scheduler_1": PNDMScheduler()},
-            "`sr_scheduler_1` cannot drive the stage 'sr_1': `scheduler` is a PNDMScheduler",
+            {"sr_scheduler_1": RePaintScheduler()},
+            "`sr_scheduler_1` cannot drive the stage 'sr_1': `scheduler` is a RePaintScheduler",
         ),
         (1, {"scheduler": DDPMScheduler(variance_type="learned_range")}, "wants a learned variance"),
         (1, {"text": {"layers": [-1, -2]}}, "`text_encoder` gives states of width 32"),

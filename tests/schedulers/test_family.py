@@ -3,11 +3,25 @@ import copy
 import pytest
 import torch
 from diffusers import (
+    CMStochasticIterativeScheduler,
     DDIMScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    LCMScheduler,
+    MiniMaxH3Scheduler,
+    PNDMScheduler,
+    SASolverScheduler,
+    SCMScheduler,
+    UnCLIPScheduler,
+    UniPCMultistepScheduler,
 )
 
 from diffusers_imagen.schedulers.bridge import bridge_for
@@ -194,6 +208,75 @@ def test_a_scheduler_without_generator_is_not_given_one():
 
 @pytest.mark.parametrize("scheduler_class", CLASSES[:-1])
 def test_an_unknown_prediction_type_is_refused(scheduler_class):
-    message = f"`prediction_type` of {scheduler_class.__name__} is 'velocity', which its .* one of epsilon, sample"
+    message = f"`prediction_type` of {scheduler_class.__name__} is 'velocity', which its .* one of sample, epsilon"
     with pytest.raises(ValueError, match=message):
         bridge_for(scheduler_class(prediction_type="velocity"))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "settings"),
+    [
+        (EulerAncestralDiscreteScheduler(prediction_type="sample"), {"prediction_type": "v_prediction"}),
+        (KDPM2DiscreteScheduler(prediction_type="sample"), {"prediction_type": "v_prediction"}),
+        (PNDMScheduler(prediction_type="sample"), {"prediction_type": "epsilon"}),
+        (PNDMScheduler(timestep_spacing="trailing"), {"timestep_spacing": "leading"}),
+        (HeunDiscreteScheduler(prediction_type="original_sample"), {"prediction_type": "sample"}),
+        (EDMEulerScheduler(prediction_type="sample"), {"prediction_type": "epsilon"}),
+        (SCMScheduler(prediction_type="epsilon"), {"prediction_type": "trigflow"}),
+        (UnCLIPScheduler(variance_type="fixed_small"), {"variance_type": "fixed_small_log"}),
+        (DPMSolverMultistepScheduler(variance_type="learned_range"), {"variance_type": None}),
+        (UniPCMultistepScheduler(use_flow_sigmas=True), {"prediction_type": "sample"}),
+    ],
+)
+def test_a_setting_that_step_does_not_know_is_replaced_in_a_copy(scheduler, settings):
+    before = dict(scheduler.config)
+    bridge = bridge_for(scheduler)
+    assert bridge.scheduler is not scheduler
+    assert dict(bridge.scheduler.config) == {**before, **settings}
+    sample = images(1) * bridge.init_noise_sigma
+    for t in bridge.set_timesteps(20, "cpu"):
+        sample = bridge.step(images(), t, sample)
+    assert (sample - images()).abs().max() < 0.06
+    assert dict(scheduler.config) == before
+
+
+@every_class
+def test_a_scheduler_whose_settings_are_known_is_driven_itself(scheduler_class):
+    scheduler = scheduler_class()
+    assert bridge_for(scheduler).scheduler is scheduler
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "message"),
+    [
+        (PNDMScheduler(), 3, "cannot lay out `num_inference_steps` 3: .* 4 steps or more; .* skip_prk_steps=True"),
+        (UnCLIPScheduler(), 1, "cannot lay out `num_inference_steps` 1: it needs 2 steps or more"),
+        (LCMScheduler(), 51, "cannot lay out `num_inference_steps` 51: .*original_steps"),
+        (UniPCMultistepScheduler(use_dynamic_shifting=True), 5, "cannot lay out .* `mu` must be passed"),
+        (CMStochasticIterativeScheduler(), 41, "cannot lay out `num_inference_steps` 41: .* cannot be larger"),
+        (MiniMaxH3Scheduler(), 1, "cannot lay out `num_inference_steps` 1: .* >= 2"),
+    ],
+)
+def test_what_the_scheduler_cannot_lay_out_is_told_with_its_own_reason(scheduler, steps, message):
+    with pytest.raises(ValueError, match=message):
+        bridge_for(scheduler).set_timesteps(steps, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "settings"),
+    [
+        (EulerDiscreteScheduler, {"final_sigmas_type": "sigma_min"}),
+        (DPMSolverMultistepScheduler, {"final_sigmas_type": "sigma_min", "use_karras_sigmas": True}),
+        (DPMSolverMultistepScheduler, {"final_sigmas_type": "sigma_min", "use_lu_lambdas": True, "solver_order": 3}),
+        (DEISMultistepScheduler, {"use_karras_sigmas": True}),
+        (DEISMultistepScheduler, {"use_flow_sigmas": True}),
+        (SASolverScheduler, {"use_flow_sigmas": True}),
+        (EDMDPMSolverMultistepScheduler, {"final_sigmas_type": "sigma_min"}),
+    ],
+)
+def test_a_last_step_of_length_zero_gives_the_prediction_itself(scheduler, settings):
+    bridge = bridge_for(scheduler(**settings))
+    sample = images(1) * bridge.init_noise_sigma
+    for t in bridge.set_timesteps(10, "cpu"):
+        sample = bridge.step(images(), t, sample)
+    assert torch.equal(sample, images())

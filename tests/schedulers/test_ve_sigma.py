@@ -36,9 +36,7 @@ def test_clipping_carried_over_from_ddpm_is_not_mistaken_for_its_own():
 
 
 def test_flow_prediction_is_refused():
-    with pytest.raises(
-        ValueError, match=r"is 'flow_prediction', which its .* one of epsilon, sample, original_sample"
-    ):
+    with pytest.raises(ValueError, match=r"is 'flow_prediction', which its .* one of sample, epsilon, v_prediction"):
         bridge_for(EulerDiscreteScheduler(prediction_type="flow_prediction"))
 
 

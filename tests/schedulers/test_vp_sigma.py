@@ -1,10 +1,16 @@
 import pytest
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    SASolverScheduler,
+    UniPCMultistepScheduler,
+)
 
 from diffusers_imagen.schedulers.bridge import bridge_for
 
-KARRAS_TO_SIGMA_MIN = {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}
 FLOW = {"use_flow_sigmas": True}
 NOISE_PREDICTING = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
 
@@ -65,11 +71,9 @@ def test_settings_carried_over_from_ddpm_are_not_mistaken_for_its_own():
         ),
         (
             FLOW | NOISE_PREDICTING | {"prediction_type": "flow_prediction"},
-            'whose flow_prediction is not made for use_flow_sigmas; make it with prediction_type="sample"',
+            'its flow_prediction is not made for use_flow_sigmas; make it with prediction_type="sample"',
         ),
-        (FLOW | NOISE_PREDICTING | {"prediction_type": "v_prediction"}, "whose v_prediction is not made for"),
-        (KARRAS_TO_SIGMA_MIN | {"solver_order": 3}, "divides by a last step of length zero; .*solver_order=2"),
-        (KARRAS_TO_SIGMA_MIN | {"solver_type": "heun"}, 'divides by a last .* solver_type="midpoint"'),
+        (FLOW | NOISE_PREDICTING | {"prediction_type": "v_prediction"}, "its v_prediction is not made for"),
         ({"thresholding": True, "sample_max_value": 0.5}, "`sample_max_value` of .* is 0.5, narrower than images"),
     ],
 )
@@ -84,3 +88,68 @@ def test_custom_timesteps_are_refused_in_the_flow_space():
         ValueError, match="`timesteps` cannot be set for DPMSolverMultistepScheduler with use_flow_sig"
     ):
         bridge.set_timesteps(None, "cpu", timesteps=[900, 100])
+
+
+@pytest.mark.parametrize(
+    "scheduler_class",
+    [DEISMultistepScheduler, DPMSolverSinglestepScheduler, SASolverScheduler, UniPCMultistepScheduler],
+)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prediction_type": "flow_prediction"}, "walks in the variance-preserving space; .*use_flow_sigmas=True"),
+        (FLOW | {"use_exponential_sigmas": True}, "has use_flow_sigmas and use_exponential_sigmas"),
+        ({"thresholding": True, "sample_max_value": 0.5}, "`sample_max_value` of .* is 0.5, narrower than images"),
+    ],
+)
+def test_the_kin_refuse_what_cannot_work(scheduler_class, settings, message):
+    with pytest.raises(ValueError, match=message):
+        bridge_for(scheduler_class(**settings))
+
+
+@pytest.mark.filterwarnings("ignore:.*dpmsolver.*:FutureWarning")
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (UniPCMultistepScheduler(solver_p=DDPMScheduler()), "has another scheduler as solver_p"),
+        (
+            UniPCMultistepScheduler(predict_x0=False, prediction_type="v_prediction", **FLOW),
+            "integrates eps, and its v",
+        ),
+        (
+            SASolverScheduler(algorithm_type="noise_prediction", thresholding=True),
+            "cannot threshold while it integrates",
+        ),
+        (DPMSolverSinglestepScheduler(thresholding=True, **NOISE_PREDICTING), "cannot threshold while it integrates"),
+        (DPMSolverMultistepScheduler(use_dynamic_shifting=True, **FLOW), "has use_dynamic_shifting, .*flow_shift=3.0"),
+    ],
+)
+def test_what_one_of_them_cannot_do_is_refused(scheduler, message):
+    with pytest.raises(ValueError, match=message):
+        bridge_for(scheduler)
+
+
+def test_unipc_turns_karras_sigmas_into_flow_sigmas():
+    bridge = bridge_for(UniPCMultistepScheduler(use_karras_sigmas=True, **FLOW))
+    timesteps = bridge.set_timesteps(10, "cpu")
+    alpha, sigma = bridge.noise_level(timesteps[0])
+    assert alpha + sigma == 1
+    assert 0.9 < sigma < 1
+
+
+def test_a_learned_variance_of_the_one_before_costs_no_channels():
+    scheduler = DPMSolverMultistepScheduler(variance_type="learned_range", prediction_type="epsilon")
+    bridge = bridge_for(scheduler)
+    x_0, sample = images().repeat(1, 2, 1, 1), images(1).repeat(1, 2, 1, 1)
+    for t in bridge.set_timesteps(5, "cpu"):
+        sample = bridge.step(x_0, t, sample)
+    torch.testing.assert_close(sample, x_0, rtol=0, atol=1e-4)
+
+
+def test_the_stochastic_adams_solver_integrates_eps_too():
+    # Not in 20 steps, where its own formula is unstable.
+    bridge, sample = bridge_for(SASolverScheduler(algorithm_type="noise_prediction")), images(1)
+    generator = torch.Generator().manual_seed(0)
+    for t in bridge.set_timesteps(50, "cpu"):
+        sample = bridge.step(images(), t, sample, generator=generator)
+    assert (sample - images()).square().mean().sqrt() < 1.2e-2

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffusers_imagen.cli.scheduler_option import make_scheduler, parse_schedulers
+
 if TYPE_CHECKING:
     import PIL.Image
 
@@ -30,7 +32,11 @@ def generate(
     guidance: Annotated[str | None, typer.Option(help=f"Weight of the text: {STAGE_VALUE_HELP}.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What guidance moves away from.")] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="A Diffusers scheduler's class name, or stage=name pairs: base=DDIMScheduler.")
+        str | None,
+        typer.Option(
+            help="A Diffusers scheduler's class, for the base or stage=class pairs, with options after colons: "
+            "base=UniPCMultistepScheduler:solver_order=3,sr_1=DDIMScheduler. See `diffusers-imagen schedulers`."
+        ),
     ] = None,
     checkpoint: Annotated[
         str, typer.Option(help="A folder, a built-in cascade's name, or a Hub repository.")
@@ -44,11 +50,11 @@ def generate(
         "num_inference_steps": parse_stage_values("steps", steps, int),
         "guidance_scale": parse_stage_values("guidance", guidance, float),
     }
-    schedulers = parse_stage_values("scheduler", scheduler, str)
+    schedulers = parse_schedulers(scheduler)
 
     started = time.perf_counter()
     pipe = load_pipeline(checkpoint, device)
-    set_schedulers(pipe, {} if schedulers is None else schedulers)
+    set_schedulers(pipe, schedulers)
     loaded = time.perf_counter()
     import torch
 
@@ -137,32 +143,24 @@ def load_pipeline(checkpoint: str, device: str | None) -> "ImagenCascadePipeline
     return ImagenCascadePipeline.from_pretrained(checkpoint).to(device)
 
 
-def set_schedulers(pipe: "ImagenCascadePipeline", names: dict[str, str]) -> None:
+def set_schedulers(pipe: "ImagenCascadePipeline", wanted: dict[str, tuple[str, dict[str, Any]]]) -> None:
     """Give stages other schedulers, made from the configuration of the ones they have.
 
-    Raises:
-        ValueError: a name that is no Diffusers scheduler, or a stage that the cascade does not have.
-    """
-    import diffusers
-    from diffusers import SchedulerMixin
+    Args:
+        pipe: the cascade.
+        wanted: class name and options by stage.
 
-    for stage, name in names.items():
+    Raises:
+        ValueError: a name that is no Diffusers scheduler, an option that it does not have or take, a missing package,
+            or a stage that the cascade does not have.
+    """
+    for stage, (name, options) in wanted.items():
         if stage not in pipe.stage_names:
             raise ValueError(
                 f"`--scheduler` names the stage {stage!r}; this cascade has {', '.join(pipe.stage_names)}."
             )
-        found: Any = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-        if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
-            raise ValueError(
-                f"`--scheduler` is {name!r}, which is no scheduler of Diffusers; give a class name such as "
-                "DPMSolverMultistepScheduler, DDIMScheduler or FlowMatchEulerDiscreteScheduler."
-            )
         component = "scheduler" if stage == "base" else stage.replace("sr_", "sr_scheduler_")
-        present = getattr(pipe, component)
-        # Only related classes share settings: a flow scheduler would take over spacings that mean nothing to it.
-        scheduler_class: Any = found
-        related = found in present.compatibles
-        setattr(pipe, component, scheduler_class.from_config(present.config) if related else scheduler_class())
+        setattr(pipe, component, make_scheduler(name, options, getattr(pipe, component)))
 
 
 def save_images(

@@ -9,10 +9,12 @@ import typer
 from diffusers_imagen._version import __version__
 from diffusers_imagen.cli.evaluate import evaluate
 from diffusers_imagen.cli.generate import generate
+from diffusers_imagen.cli.schedulers import schedulers
 from diffusers_imagen.cli.train import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(generate)
+app.command()(schedulers)
 app.command()(train)
 app.command()(evaluate)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -304,7 +305,7 @@ class ImagenCascadePipeline(DiffusionPipeline):
             output_type: "pil", "np", "pt" (tensors in [0, 1]) or "latent" (tensors in [-1, 1], as they are drawn).
             return_dict: whether to return an `ImagenCascadeOutput` or the tuple `(images, stages)`.
             callback_on_step_end: called as `f(pipe, step, timestep, tensors)` after each step, counted over all
-                stages; may return changed tensors.
+                stages; may return changed tensors. Diffusers' `PipelineCallback`s say themselves which they get.
             callback_on_step_end_tensor_inputs: which tensors it gets; there is "latents", the noisy picture.
 
         Examples:
@@ -319,6 +320,8 @@ class ImagenCascadePipeline(DiffusionPipeline):
         # 1. Settle and check everything before any model runs.
         check_unets(self._unets)
         check_options(num_images_per_prompt, output_type)
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         names = select_stages(self.stage_names, start_stage, stop_stage, image is not None)
         arguments = {

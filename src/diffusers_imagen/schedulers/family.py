@@ -4,20 +4,37 @@
 The families are in the files beside this one and the choice among them in `bridge.py`.
 """
 
+import copy
 import inspect
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+Generators = torch.Generator | list[torch.Generator] | None
+
+# Settings by which schedulers clip x_0 themselves, each with the one that says to which range.
+_CLIPPING: Mapping[str, str | None] = {
+    "thresholding": "sample_max_value",
+    "clip_sample": "clip_sample_range",
+    "clip_denoised": None,
+}
+# Ways to write x_0 that a scheduler may stand in for one another: the stage's model keeps its own.
+_INTERCHANGEABLE = ("epsilon", "sample", "original_sample", "v_prediction")
+# What set_timesteps raises when it is asked for what it cannot do.
+_LAYOUT_ERRORS = (ValueError, TypeError, IndexError, ArithmeticError, AssertionError, RuntimeError)
+
 
 class SchedulerBridge(ABC):
     """Stand between the sampling loop, which knows x_0, and a scheduler, which wants a model output.
 
-    The scheduler is used as it is: nothing but its own `set_timesteps`, `set_begin_index` and `step` changes it.
+    The scheduler is used as it is: nothing but its own `set_timesteps`, `set_begin_index` and `step` changes it. Where
+    it carries a setting from another class that its own `step` does not know, such as `prediction_type="sample"` in a
+    scheduler that reads eps and v only, a copy without that setting is driven: for the picture it makes no difference.
 
     Clipping: some schedulers clip x_0 themselves (`clip_sample`, `thresholding`). After the stage's own thresholding
     x_0 lies within [-1, 1], where theirs changes nothing, so it is let through; a narrower range is refused. A stage
@@ -30,24 +47,31 @@ class SchedulerBridge(ABC):
         ValueError: If the scheduler's config asks for something that cannot work.
     """
 
-    prediction_types: ClassVar[tuple[str, ...]]
-    """Values of the scheduler's `prediction_type` that its `step` understands; empty if it has no such setting."""
+    family: ClassVar[str]
+    """What `diffusers-imagen schedulers` calls the family."""
 
-    clipping_options: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """Settings by which the scheduler clips x_0 itself, each with the one that says to which range."""
+    prediction_types: ClassVar[tuple[str, ...]] = ()
+    """Values of `prediction_type` that `step` understands, the most exact one first; empty if it reads none."""
+
+    clips: ClassVar[bool] = True
+    """Whether `step` really clips when the settings say so."""
+
+    kept_sample: ClassVar[str | None] = None
+    """Attribute in which the scheduler keeps an earlier sample that its next step starts from."""
+
+    needs_float64: ClassVar[bool] = False
+    """Whether the scheduler's own sums cancel so much that float32 would show in the picture."""
 
     def __init__(self, scheduler: SchedulerMixin) -> None:
-        self.scheduler = scheduler
         self._name = type(scheduler).__name__
-        self._step_takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-        if self.prediction_types and scheduler.config.prediction_type not in self.prediction_types:
-            raise ValueError(
-                f"`prediction_type` of {self._name} is {scheduler.config.prediction_type!r}, which its step() does "
-                f"not know; make it with one of {', '.join(self.prediction_types)}. Any will do: the stage's model "
-                "keeps its own."
-            )
-        for option, limit in self.clipping_options:
-            if scheduler.config[option] and scheduler.config[limit] < 1:
+        self.scheduler = _with_settings(scheduler, self._corrections(scheduler.config))
+        self._returned: tuple[Tensor, tuple[float, float]] | None = None
+        parameters = inspect.signature(type(scheduler).__init__).parameters
+        known = [option for option in _CLIPPING if option in parameters and self.clips]
+        self._clipping = [option for option in known if scheduler.config[option]]
+        for option in self._clipping:
+            limit = _CLIPPING[option]
+            if limit is not None and scheduler.config[limit] < 1:
                 raise ValueError(
                     f"`{limit}` of {self._name} is {scheduler.config[limit]}, narrower than images in [-1, 1]; make "
                     f"it with {option}=False, since the stage thresholds x_0 itself."
@@ -71,7 +95,7 @@ class SchedulerBridge(ABC):
     @property
     def clips_x_0(self) -> bool:
         """Whether the scheduler clips x_0 itself, so that a stage without thresholding would still be clipped."""
-        return any(self.scheduler.config[option] for option, _ in self.clipping_options)
+        return bool(self._clipping)
 
     def set_timesteps(
         self,
@@ -86,22 +110,25 @@ class SchedulerBridge(ABC):
             num_inference_steps: How many steps; None with `timesteps` or `sigmas`.
             device: Where the timesteps shall lie.
             timesteps: Custom timesteps instead, as the scheduler's own `set_timesteps` takes them.
-            sigmas: Custom noise levels instead, likewise.
+            sigmas: Custom noise levels instead, likewise; the 0 of the clean picture may be left out.
 
         Returns:
-            The timesteps to walk through (steps,), each of them to be passed to `step` as it is.
+            The timesteps to walk through, one for each evaluation of the model and as many as `num_inference_steps`
+            or up to twice as many, each of them to be passed to `step` as it is.
 
         Raises:
             ValueError: If not exactly one of the three is given, if the scheduler does not take it, or if it cannot
                 make a falling sequence of noise levels of it.
         """
-        self._check_request({"num_inference_steps": num_inference_steps, "timesteps": timesteps, "sigmas": sigmas})
-        if timesteps is not None:
-            self.scheduler.set_timesteps(timesteps=list(timesteps), device=device)
-        elif sigmas is not None:
-            self.scheduler.set_timesteps(sigmas=list(sigmas), device=device)
-        else:
-            self.scheduler.set_timesteps(num_inference_steps, device=device)
+        request = {"num_inference_steps": num_inference_steps, "timesteps": timesteps, "sigmas": sigmas}
+        request = {name: value for name, value in request.items() if value is not None}
+        self._check_request(request)
+        self._returned = None
+        try:
+            self._lay_out(request, device)
+        except _LAYOUT_ERRORS as error:
+            ((name, value),) = request.items()
+            raise ValueError(f"{self._name} cannot lay out `{name}` {value}: {error}") from error
         if hasattr(self.scheduler, "set_begin_index"):
             # Karras and other spacings repeat timesteps, and a search by value would start at the second.
             self.scheduler.set_begin_index(0)
@@ -139,31 +166,90 @@ class SchedulerBridge(ABC):
         t: Tensor,
         sample: Tensor,
         variance: Tensor | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
     ) -> Tensor:
         """Go one step towards the clean image.
 
         Args:
             x_0: Predicted clean images (B, C, H, W).
             t: The element of the timesteps.
-            sample: Current sample (B, C, H, W).
+            sample: Current sample (B, C, H, W), the one returned last or a changed one.
             variance: Learned variance (B, C, H, W), or None.
             generator: Source of the noise that the scheduler adds, one or one per image; unused by most.
 
         Returns:
-            The next sample (B, C, H, W).
+            The next sample (B, C, H, W). Where the scheduler would end with a step of length zero, and so throw the
+            prediction at the least noise away, that prediction is the result.
         """
+        if self._stays_in_place(t):
+            return x_0.to(sample.dtype)
+        dtype = sample.dtype
+        if self.needs_float64 and sample.device.type != "mps":
+            x_0, sample = x_0.double(), sample.double()
         output = self.model_output(x_0, sample, t, variance)
-        if self._step_takes_generator:
+        if getattr(self.scheduler, "is_scale_input_called", True) is False:
+            # The loop scales the sample itself; without this call on an empty one the scheduler would warn.
+            self.scheduler.scale_model_input(sample[:0], t)
+        if self.kept_sample is None:
+            return self._advance(output, t, sample, generator).to(dtype)
+        level = self.noise_level(t)
+        self._pass_changes_on(sample, level)
+        result = self._advance(output, t, sample, generator).to(dtype)
+        self._returned = (result.clone(), level)
+        return result
+
+    def _corrections(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the settings to be driven with where `step` does not know the scheduler's own."""
+        kind = config.get("prediction_type")
+        if not self.prediction_types or kind in self.prediction_types:
+            return {}
+        if kind not in _INTERCHANGEABLE:
+            raise ValueError(
+                f"`prediction_type` of {self._name} is {kind!r}, which its step() does not know; make it with one of "
+                f"{', '.join(self.prediction_types)}. Any will do: the stage's model keeps its own."
+            )
+        return {"prediction_type": self.prediction_types[0]}
+
+    def _lay_out(self, request: dict[str, Any], device: str | torch.device | None) -> None:
+        """Have the scheduler lay out its steps; the request has one entry, named as in `set_timesteps`."""
+        self.scheduler.set_timesteps(**request, device=device)
+
+    def _advance(self, output: Tensor, t: Tensor, sample: Tensor, generator: Generators) -> Tensor:
+        """Have the scheduler take the step."""
+        if "generator" in inspect.signature(self.scheduler.step).parameters:
             return self.scheduler.step(output, t, sample, generator=generator).prev_sample
         return self.scheduler.step(output, t, sample).prev_sample
+
+    def _stays_in_place(self, t: Tensor) -> bool:
+        """Say whether this is the last step and leads to the noise level where it starts."""
+        if not (hasattr(self.scheduler, "sigmas") and hasattr(self.scheduler, "step_index")):
+            return False
+        index = self._step_index(t)
+        return index == len(self._timesteps()) - 1 and math.isclose(*self.scheduler.sigmas[-2:], rel_tol=1e-4)
+
+    def _pass_changes_on(self, sample: Tensor, level: tuple[float, float]) -> None:
+        """Let a scheduler that goes on from an earlier sample know what was changed in the one it returned since."""
+        if self.kept_sample is None or self._returned is None:
+            return
+        returned, level_before = self._returned
+        kept = getattr(self.scheduler, self.kept_sample)
+        if kept is not None:
+            growth = self._growth(level_before, level)
+            setattr(self.scheduler, self.kept_sample, kept + (sample - returned) * growth)
+
+    def _growth(self, before: tuple[float, float], now: tuple[float, float]) -> float:
+        """Say by what a change of the sample has to grow so that the step from the earlier level scales it back."""
+        return before[1] / now[1]
 
     def _timesteps(self) -> Tensor:
         return self.scheduler.timesteps
 
     def _falling(self) -> Tensor:
-        """Give the numbers that have to fall from step to step."""
-        return self.scheduler.sigmas[:-1]
+        """Give the numbers that have to fall from step to step; of two evaluations for a step the first one's."""
+        return self.scheduler.sigmas[: len(self._timesteps()) : getattr(self.scheduler, "order", 1)]
+
+    def _largest_timestep(self) -> float:
+        return self.scheduler.config.num_train_timesteps - 1
 
     def _step_index(self, t: Tensor) -> int:
         """Give the place of the next evaluation in the scheduler's list of noise levels."""
@@ -172,30 +258,27 @@ class SchedulerBridge(ABC):
                 return index
         return self.scheduler.index_for_timestep(t)
 
-    def _check_request(self, request: dict[str, int | Sequence[float] | None]) -> None:
-        given = [name for name, value in request.items() if value is not None]
-        if len(given) != 1:
+    def _check_request(self, request: Mapping[str, Any]) -> None:
+        if len(request) != 1:
             raise ValueError(
                 "Give exactly one of `num_inference_steps`, `timesteps` and `sigmas`, not "
-                f"{' and '.join(f'`{name}`' for name in given) or 'none of them'}."
+                f"{' and '.join(f'`{name}`' for name in request) or 'none of them'}."
             )
-        (name,) = given
-        value = request[name]
+        ((name, value),) = request.items()
         if isinstance(value, Sequence) and len(value) == 0:
             raise ValueError(f"`{name}` is empty; give at least one.")
-        if name == "timesteps" and isinstance(value, Sequence):
-            steps = self.scheduler.config.num_train_timesteps
-            wrong = [t for t in value if not 0 <= t < steps]
-            if wrong:
-                raise ValueError(f"`timesteps` holds {wrong[0]}; give numbers from 0 to {steps - 1}.")
         if isinstance(value, int) and value < 1:
             raise ValueError(f"`{name}` is {value}; give 1 or more.")
         if name not in inspect.signature(self.scheduler.set_timesteps).parameters:
             raise ValueError(f"`{name}` cannot be set for {self._name}; give `num_inference_steps`.")
+        if name == "timesteps":
+            wrong = [t for t in value if not 0 <= t <= self._largest_timestep()]
+            if wrong:
+                raise ValueError(f"`timesteps` holds {wrong[0]}; give numbers from 0 to {self._largest_timestep():g}.")
 
     def _check_schedule(self, num_inference_steps: int | None) -> None:
         timesteps, falling = self._timesteps(), self._falling()
-        if not bool((falling.diff() < 0).all()):
+        if len(timesteps) == 0 or not bool((falling.diff() < 0).all()):
             request = (
                 "the custom steps" if num_inference_steps is None else f"`num_inference_steps` {num_inference_steps}"
             )
@@ -211,3 +294,12 @@ class SchedulerBridge(ABC):
                 f"`num_inference_steps` is {num_inference_steps}, and {self._name} would take the noise that sampling "
                 f'starts from for an almost clean image; make it with timestep_spacing="trailing", or take more steps.'
             )
+
+
+def _with_settings(scheduler: SchedulerMixin, settings: dict[str, Any]) -> SchedulerMixin:
+    """Give the scheduler itself, or a copy with other settings if there are any to be changed."""
+    if not settings:
+        return scheduler
+    driven = copy.copy(scheduler)
+    driven.register_to_config(**settings)
+    return driven

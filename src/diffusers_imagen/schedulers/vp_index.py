@@ -5,7 +5,8 @@ Their sample is sqrt(alphas_cumprod[t]) * x_0 + sqrt(1 - alphas_cumprod[t]) * ep
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -29,33 +30,18 @@ class VPIndexBridge(SchedulerBridge):
         ValueError: If the scheduler expects eps but its noise schedule ends at zero signal-to-noise.
     """
 
-    prediction_types = ("epsilon", "sample", "v_prediction")
-    clipping_options = (("thresholding", "sample_max_value"), ("clip_sample", "clip_sample_range"))
+    family = "noise index"
+    prediction_types: ClassVar[tuple[str, ...]] = ("sample", "epsilon", "v_prediction")
 
     def __init__(self, scheduler: SchedulerMixin) -> None:
         super().__init__(scheduler)
-        if scheduler.config.prediction_type == "epsilon" and bool((scheduler.alphas_cumprod == 0).any()):
+        reads_eps = self.scheduler.config.prediction_type == "epsilon"
+        if reads_eps and bool((scheduler.alphas_cumprod == 0).any()):
             raise ValueError(
                 f"`prediction_type` of {self._name} is 'epsilon' and its noise schedule ends at zero signal-to-noise "
                 "(rescale_betas_zero_snr), where x_0 cannot be read from eps; make it with "
                 'prediction_type="v_prediction". The stage\'s model keeps its own.'
             )
-
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None,
-        device: str | torch.device | None,
-        timesteps: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-    ) -> Tensor:
-        """Lay out the steps, at most as many as the scheduler has indices; see `SchedulerBridge.set_timesteps`."""
-        limit = self.scheduler.config.num_train_timesteps
-        if num_inference_steps is not None and num_inference_steps > limit:
-            raise ValueError(
-                f"`num_inference_steps` is {num_inference_steps}, but {self._name} has {limit} noise levels; "
-                f"give {limit} or fewer."
-            )
-        return super().set_timesteps(num_inference_steps, device, timesteps, sigmas)
 
     def noise_level(self, t: Tensor) -> tuple[float, float]:
         """Give (alpha, sigma) at index t."""
@@ -67,6 +53,14 @@ class VPIndexBridge(SchedulerBridge):
         alpha, sigma = self.noise_level(t)
         return from_x_0(x_0, sample, alpha, sigma, self.scheduler.config.prediction_type)
 
+    def _check_request(self, request: Mapping[str, Any]) -> None:
+        super()._check_request(request)
+        steps, limit = request.get("num_inference_steps", 0), self.scheduler.config.num_train_timesteps
+        if steps > limit:
+            raise ValueError(
+                f"`num_inference_steps` is {steps}, but {self._name} has {limit} noise levels; give {limit} or fewer."
+            )
+
     def _timesteps(self) -> Tensor:
         # With "trailing", rounding gives 62 of the step counts up to 1000 (61 is the first) one index too many, -1.
         timesteps: Tensor = self.scheduler.timesteps
@@ -76,6 +70,12 @@ class VPIndexBridge(SchedulerBridge):
         return self._timesteps()
 
 
+class UnclippedVPIndexBridge(VPIndexBridge):
+    """Drive those that have the settings for clipping but never clip: TCD and CogVideoX's DDIM."""
+
+    clips = False
+
+
 class DDPMBridge(VPIndexBridge):
     """Drive DDPM, whose noise may have a variance that the network learned.
 
@@ -83,9 +83,11 @@ class DDPMBridge(VPIndexBridge):
         ValueError: See `VPIndexBridge`; and for `variance_type="fixed_large_log"`, of which DDPM makes NaN.
     """
 
+    fixed_variance = "fixed_small"
+
     def __init__(self, scheduler: SchedulerMixin) -> None:
         super().__init__(scheduler)
-        if scheduler.config.variance_type == "fixed_large_log":
+        if self.scheduler.config.variance_type == "fixed_large_log":
             raise ValueError(
                 f"`variance_type` of {self._name} is 'fixed_large_log', the square root of a negative logarithm; make "
                 'it with variance_type="fixed_large".'
@@ -108,6 +110,6 @@ class DDPMBridge(VPIndexBridge):
         if variance is None:
             raise ValueError(
                 f"`variance_type` of {self._name} is {self.scheduler.config.variance_type!r}, but the stage's model "
-                'predicts no variance; make the scheduler with variance_type="fixed_small".'
+                f'predicts no variance; make the scheduler with variance_type="{self.fixed_variance}".'
             )
         return torch.cat([output, variance.to(output)], dim=1)

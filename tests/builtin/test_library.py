@@ -1,8 +1,10 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import re
 import stat
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -147,6 +149,23 @@ def test_another_manifest_unpacks_to_another_folder(builtins, packed, monkeypatc
     second = builtin_path("tiny")
     assert second != first
     assert torch.equal(load_file(second / "unet/w.safetensors")["w"], torch.ones(3))
+
+
+def test_other_versions_go_when_they_have_long_not_been_used(builtins):
+    folder = builtin_path("tiny")
+    names = {
+        "tiny-0123456789ab": 40, ".tiny-0123456789ab-x1_y": 40, "tiny-ba9876543210": 20, "tiny-wheels-0123456789ab": 40,
+        "teeny-0123456789ab": 40,
+    }  # fmt: skip
+    for name, days in names.items():
+        (builtins / name / "unet").mkdir(parents=True)
+        os.utime(builtins / name, (time.time() - days * 86400,) * 2)
+    os.utime(folder, (0, 0))
+    assert builtin_path("tiny") == folder
+    # What is in use counts as such from now on, for the other versions too.
+    assert time.time() - folder.stat().st_mtime < 60
+    left = {path.name for path in builtins.iterdir()}
+    assert left == {folder.name, "tiny-ba9876543210", "tiny-wheels-0123456789ab", "teeny-0123456789ab"}
 
 
 def test_a_failed_unpacking_does_not_hide_behind_an_old_folder(builtins, monkeypatch):

@@ -153,6 +153,7 @@ def test_values_that_are_none_are_refused(text):
         (("--scheduler", "DDIMScheduler:beta_schedule=round"), "cannot make a DDIMScheduler with .*round"),
         (("--stop-stage", "refiner"), "`stop_stage` is 'refiner'"),
         (("--device", "toaster"), "`--device` is 'toaster'"),
+        (("--device", "meta"), "`--device` is 'meta', which cannot be used here"),
         (("--output", "cat"), "`--output` is 'cat'"),
     ],
 )

@@ -21,7 +21,15 @@ if first == "package":
 else:
     from diffusers import AutoModel, AutoPipelineForText2Image, DiffusionPipeline
 
+    before = set(sys.modules)
     import diffusers_imagen
+
+    # All of ours that is needed for drawing, and nothing that Diffusers has not imported for itself.
+    assert diffusers_imagen.ImagenCascadePipeline.__module__ in sys.modules
+    added = set(sys.modules) - before
+    assert {name for name in added if not name.startswith("diffusers_imagen")} == set(), added
+    parts = {name.split(".")[1] for name in added if "." in name}
+    assert parts.isdisjoint({"cli", "conversion", "data", "demo", "evaluation", "hub", "training"}), parts
 
 import torch  # noqa: E402 (the order of imports is what is tested)
 from safetensors.torch import load_file, save_file  # noqa: E402

@@ -162,6 +162,26 @@ def test_another_pipeline_is_made_from_the_same_parts(cascade):
         assert torch.equal(draw(again, "a cat"), draw(cascade, "a cat"))
 
 
+def test_the_parts_of_a_pipeline_make_another_that_draws_the_same(make_cascade):
+    settings = {"base": {"num_inference_steps": 4, "guidance_scale": 2.0}}
+    pipe = make_cascade(2, settings=settings, text={"max_length": 12, "prefix": "a red "})
+    again = ImagenCascadePipeline(**pipe.components)
+    assert again.config.stages == settings
+    assert again.config.text == {"max_length": 12, "prefix": "a red "}
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(again, "cat"), draw(pipe, "cat"))
+    other = ImagenCascadePipeline(**pipe.components | {"text": {"max_length": 12}})
+    other.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(other, "a red cat"), draw(pipe, "cat"))
+
+
+def test_without_settings_the_parts_are_the_components_alone(cascade_parts):
+    nothing = dict.fromkeys(("sr_unet_1", "sr_scheduler_1", "sr_unet_2", "sr_scheduler_2"))
+    parts = {name: cascade_parts[name] for name in ("tokenizer", "text_encoder", "unet")}
+    parts |= {"scheduler": DDIMScheduler()} | nothing
+    assert ImagenCascadePipeline(**parts).components == parts
+
+
 def test_u_nets_are_saved_and_loaded_alone(cascade_parts, tmp_path):
     for name, model_class in (("unet", ImagenUNet2DConditionModel), ("sr_unet_2", EfficientUNet2DConditionModel)):
         cascade_parts[name].save_pretrained(tmp_path / name)

@@ -251,3 +251,71 @@ def test_rescaling_keeps_the_spread_of_the_unguided_picture():
     result = draw(oracle, EulerDiscreteScheduler(), settings, texts(positive=1.0, negative=0.5))
     axes = (1, 2, 3)
     torch.testing.assert_close(result.std(axes), oracle.x_0.std(axes), rtol=1e-3, atol=0)
+
+
+STOCHASTIC = [
+    (DDPMScheduler, COSINE | {"prediction_type": "sample", "clip_sample": False}),
+    (DPMSolverMultistepScheduler, COSINE | {"prediction_type": "sample", "algorithm_type": "sde-dpmsolver++"}),
+]
+# 45 values a picture: PyTorch draws noise in blocks of 16, so only a picture at a time does a split leave it as it is.
+FIVE = torch.rand(5, 3, 3, 5, generator=torch.Generator().manual_seed(7)) * 2 - 1
+
+
+def draw_five(
+    scheduler: Any, max_batch_size: int | None, generator: Any, sizes: list[int] | None = None, scale: float = 2.0
+) -> Tensor:
+    """Draw five pictures of which the model knows each only by its own text, and note how many it gets at once."""
+    oracle = Oracle("v_prediction", FIVE[:1], spread=0.5)
+    mask = torch.ones(5, 1, dtype=torch.bool)
+    text = torch.arange(1.0, 6.0)[:, None, None].expand(5, 1, 4) / 5
+    condition = StageCondition(text, mask, text / 2, mask, FIVE, torch.linspace(0, 1, 5))
+    settings = StageSettings(guidance_scale=scale, max_batch_size=max_batch_size)
+    bridge = bridge_for(scheduler)
+    timesteps = bridge.set_timesteps(6, "cpu")
+    noise = torch.randn(FIVE.shape, generator=torch.Generator().manual_seed(8)) * bridge.init_noise_sigma
+    control = StepControl(lambda: scale, lambda index, timestep, sample: sample, lambda: False)
+    drawn = denoise_stage(oracle, bridge, timesteps, noise, condition, settings, control, generator)
+    if sizes is not None:
+        sizes += [len(call["x_t"]) for call in oracle.calls]
+    return drawn
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one generator", "a generator for each"])
+@pytest.mark.parametrize(("scheduler_class", "settings"), named(FAMILIES[1:] + STOCHASTIC))
+def test_a_split_batch_is_drawn_to_the_bit(scheduler_class, settings, several):
+    def generator() -> Any:
+        made = [torch.Generator().manual_seed(seed) for seed in range(5)]
+        return made if several else made[0]
+
+    whole = draw_five(scheduler_class(**settings), None, generator())
+    for size in (1, 2, 3, 5, 9):
+        assert torch.equal(draw_five(scheduler_class(**settings), size, generator()), whole)
+
+
+@pytest.mark.parametrize(("scheduler_class", "settings"), named(STOCHASTIC))
+def test_one_generator_gives_the_noise_that_the_scheduler_alone_would_draw(scheduler_class, settings):
+    # Drawn picture by picture it is the same as in one go, so pictures are those of Diffusers' own loops.
+    shapes = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(9)
+    assert torch.equal(shapes, torch.cat([torch.randn(1, 3, 4, 4, generator=generator) for _ in range(5)]))
+    first = draw_five(scheduler_class(**settings), 2, torch.Generator().manual_seed(1))
+    assert not torch.equal(first, draw_five(scheduler_class(**settings), 2, torch.Generator().manual_seed(2)))
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"), [(2, 1.0, [2, 2, 1]), (2, 3.0, [4, 4, 2]), (1, 1.0, [1] * 5), (None, 1.0, [5])]
+)
+def test_the_model_gets_no_more_pictures_at_once_than_allowed(size, scale, expected):
+    sizes: list[int] = []
+    draw_five(DDIMScheduler(), size, None, sizes, scale)
+    assert sizes == expected * 6
+
+
+def test_the_callers_scheduler_is_the_one_that_steps():
+    scheduler = DDIMScheduler(**COSINE)
+    draw_five(scheduler, 2, None)
+    assert scheduler.num_inference_steps == 6
+    multistep = DPMSolverMultistepScheduler(**COSINE)
+    draw_five(multistep, 2, None)
+    assert multistep.step_index == 6
+    assert len(multistep.model_outputs[-1]) == 2

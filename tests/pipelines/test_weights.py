@@ -2,7 +2,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_imagen.pipelines.weights import align_weights, damaged_weights
+from diffusers_imagen.pipelines.loading import damaged_weights
+from diffusers_imagen.pipelines.weights import align_weights
 
 
 @pytest.fixture

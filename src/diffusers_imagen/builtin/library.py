@@ -8,9 +8,12 @@ weights (see `packing.py`). `examples/emoji/pack.py` writes it with `write_packe
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 CONTENTS = "contents.json"
 FORMAT_VERSION = 1
+UNUSED_DAYS = 30
 MAX_FILE_BYTES = 15 * 1000 * 1000
 # More than what safetensors writes into a file's header for a tensor beside its name.
 _HEADER_BYTES = 200
@@ -38,7 +42,8 @@ def builtin_path(name: str, cache: Path | None = None) -> Path:
     """Return the folder of a built-in cascade, unpacked into the user's cache on the first call.
 
     The folder appears whole or not at all, also when several processes unpack at once; one that has lost files since
-    is unpacked anew.
+    is unpacked anew. Folders of other versions of the package stay for those who use them, and go when nobody has for
+    `UNUSED_DAYS`.
 
     Args:
         name: one of `builtin_names()`.
@@ -63,6 +68,7 @@ def builtin_path(name: str, cache: Path | None = None) -> Path:
                 f"The built-in cascade {name!r} cannot be unpacked into {str(cache)!r} ({error}); set XDG_CACHE_HOME to a "
                 "folder that can be written to and has 250 MB left, or give `cache`."
             ) from error
+    _remove_unused(cache, name, target)
     return target
 
 
@@ -114,6 +120,18 @@ def _is_whole(target: Path) -> bool:
         return False
     sizes = json.loads(listing.read_text(encoding="utf-8"))
     return all((target / path).is_file() and (target / path).stat().st_size == size for path, size in sizes.items())
+
+
+def _remove_unused(cache: Path, name: str, target: Path) -> None:
+    """Note that `target` is in use, and remove other versions and half-unpacked ones that have long not been."""
+    oldest = time.time() - UNUSED_DAYS * 24 * 60 * 60
+    # A cache that can only be read is no reason to fail, nor is another process that removes the same.
+    with suppress(OSError):
+        os.utime(target)
+        for folder in cache.iterdir():
+            is_ours = re.fullmatch(rf"\.?{re.escape(name)}-[0-9a-f]{{12}}(-\w+)?", folder.name)
+            if is_ours and folder != target and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unpack_aside(source: Path, manifest: dict[str, Any], target: Path) -> None:

@@ -137,7 +137,8 @@ def load_pipeline(checkpoint: str, device: str | None) -> "ImagenCascadePipeline
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
     try:
-        torch.empty(0, device=device)
+        # Read back, since the device "meta" takes tensors but holds no numbers.
+        torch.zeros(1, device=device).tolist()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"`--device` is {device!r}, which cannot be used here; leave it out, or give cpu.") from error
     return ImagenCascadePipeline.from_pretrained(checkpoint).to(device)

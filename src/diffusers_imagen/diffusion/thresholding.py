@@ -65,10 +65,11 @@ def dynamic_threshold(x_0: Tensor, percentile: float = 0.995, max_threshold: flo
         raise ValueError(f"`percentile` is {percentile}; give a share above 0 and at most 1, such as 0.995.")
     if max_threshold is not None and not max_threshold >= 1:
         raise ValueError(f"`max_threshold` is {max_threshold}; give 1 or more, or None for no limit.")
-    magnitude = x_0.abs().flatten(1).to(torch.promote_types(x_0.dtype, torch.float32))
-    s = torch.stack([_percentile_or_one(row, percentile) for row in magnitude])
+    # One image at a time: at 1024 x 1024 pixels each is 12 MB.
+    dtype = torch.promote_types(x_0.dtype, torch.float32)
+    s = torch.stack([_percentile_or_one(image.flatten().abs().to(dtype), percentile) for image in x_0])
     s = s.clamp(1, max_threshold).to(x_0.dtype).reshape(-1, *(1,) * (x_0.ndim - 1))
-    return x_0.clamp(-s, s) / s
+    return x_0.clamp(-s, s).div_(s)
 
 
 def _percentile_or_one(magnitude: Tensor, percentile: float) -> Tensor:

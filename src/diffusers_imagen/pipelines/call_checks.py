@@ -162,6 +162,26 @@ def check_options(num_images_per_prompt: Any, output_type: Any = "pil") -> None:
         raise ValueError(f"`output_type` is {output_type!r}; choose one of {', '.join(OUTPUT_TYPES)}.")
 
 
+def check_callback(callback: Any, tensor_inputs: Any, known: Sequence[str]) -> None:
+    """Refuse what is no function, and tensors that it cannot be given.
+
+    Args:
+        callback: `callback_on_step_end`, or `None`.
+        tensor_inputs: the names of the tensors that it shall get.
+        known: the names that there are.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    if callback is not None and not callable(callback):
+        raise ValueError(f"`callback_on_step_end` is {callback!r}; give a function.")
+    if not isinstance(tensor_inputs, list | tuple):
+        raise ValueError(f"`callback_on_step_end_tensor_inputs` is {tensor_inputs!r}; give a list of names.")
+    unknown = [name for name in tensor_inputs if name not in known]
+    if unknown:
+        raise ValueError(f"`callback_on_step_end_tensor_inputs` holds {unknown[0]!r}; there is {known}.")
+
+
 def select_stages(available: Sequence[str], start: str | None, stop: str | None, has_image: bool) -> list[str]:
     """Return the names of the stages to run.
 

@@ -5,9 +5,12 @@ Its common currency is the predicted clean picture x_0. Here, and nowhere else, 
 and the paper's (x_t, x_0, alpha, sigma) meet.
 """
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +22,8 @@ from diffusers_imagen.diffusion.thresholding import threshold
 from diffusers_imagen.models.stage_model import Prediction, StageModel
 from diffusers_imagen.pipelines.stage_settings import StageSettings
 from diffusers_imagen.schedulers.bridge import SchedulerBridge
+
+Generator = torch.Generator | list[torch.Generator] | None
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,35 @@ class StageCondition:
     low_res: Tensor | None = None
     noise_level: Tensor | None = None
 
+    @cached_property
+    def both_texts(self) -> tuple[Tensor, Tensor]:
+        """States (2B, L, D) and mask (2B, L) of the text, then of the negative one: the same tensors at every step."""
+        states = torch.cat([self.text, self.negative_text])
+        return states, torch.cat([self.text_mask, self.negative_mask])
+
+    def split(self, size: int | None) -> list["StageCondition"]:
+        """Return the conditions of parts of at most `size` pictures, as equal as can be; `None` for all in one."""
+        batch_size = len(self.text)
+        if size is None or size >= batch_size:
+            return [self]
+        size = math.ceil(batch_size / math.ceil(batch_size / size))
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {name: value for name, value in values.items() if value is not None}
+        return [
+            StageCondition(**{name: value[start : start + size] for name, value in given.items()})
+            for start in range(0, batch_size, size)
+        ]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Pictures that go through the U-Net together: their place in the batch and a scheduler of their own."""
+
+    rows: slice
+    condition: StageCondition
+    bridge: SchedulerBridge
+    generators: list[torch.Generator] | None
+
 
 @dataclass(frozen=True)
 class StepControl:
@@ -50,11 +84,13 @@ class StepControl:
         guidance_scale: read anew at every step.
         on_step_end: gets the step's index, its timestep and the sample, and returns the sample to go on with.
         interrupted: whether the remaining steps are to be skipped.
+        keeps_samples: whether `on_step_end` may hold on to a sample, which is then not written over.
     """
 
     guidance_scale: Callable[[], float]
     on_step_end: Callable[[int, Tensor, Tensor], Tensor]
     interrupted: Callable[[], bool]
+    keeps_samples: bool = True
 
 
 def denoise_stage(
@@ -65,9 +101,12 @@ def denoise_stage(
     condition: StageCondition,
     settings: StageSettings,
     control: StepControl,
-    generator: torch.Generator | list[torch.Generator] | None = None,
+    generator: Generator = None,
 ) -> Tensor:
     """Draw the pictures of one stage.
+
+    With `settings.max_batch_size` the batch is split, and every part takes a step before any takes the next one: the
+    hooks see the whole batch after each step and noise is drawn in the same order, whatever the size of the parts.
 
     Args:
         model: the stage's U-Net.
@@ -77,20 +116,25 @@ def denoise_stage(
         condition: text and smaller picture.
         settings: guidance and thresholding.
         control: the caller's hooks.
-        generator: source of the noise that stochastic schedulers add.
+        generator: source of the noise that stochastic schedulers add, one for all pictures or one for each.
 
     Returns:
         Pictures (B, C, H, W), near [-1, 1], in float32.
     """
+    parts = _split(bridge, condition, generator, settings.max_batch_size)
     for index, timestep in enumerate(timesteps):
         if control.interrupted():
             break
         guidance_scale = control.guidance_scale()
         if not in_interval(index, len(timesteps), settings.guidance_interval):
             guidance_scale = 1.0
-        alpha, sigma = bridge.noise_level(timestep)
-        x_0, variance = predict_x_0(model, sample, alpha, sigma, condition, guidance_scale, settings)
-        sample = bridge.step(x_0, timestep, sample, variance=variance, generator=generator)
+        if len(parts) == 1:
+            sample = _step(model, parts[0], timestep, sample, guidance_scale, settings)
+        else:
+            following = torch.empty_like(sample) if control.keeps_samples else sample
+            for part in parts:
+                following[part.rows] = _step(model, part, timestep, sample[part.rows], guidance_scale, settings)
+            sample = following
         sample = control.on_step_end(index, timestep, sample)
     return sample
 
@@ -115,6 +159,21 @@ def predict_x_0(
         guidance_scale: 1 for none.
         settings: rescaling and thresholding.
     """
+    x_0, variance = _guided(model, sample, alpha, sigma, condition, guidance_scale, settings.guidance_rescale)
+    x_0 = threshold(x_0, settings.thresholding, settings.threshold_percentile, settings.threshold_max)
+    return x_0, variance
+
+
+def _guided(
+    model: StageModel,
+    sample: Tensor,
+    alpha: float,
+    sigma: float,
+    condition: StageCondition,
+    guidance_scale: float,
+    rescale: float,
+) -> tuple[Tensor, Tensor | None]:
+    """Predict as `predict_x_0`, before thresholding; what it holds of the batch ends here."""
     process = model.noise_process
     log_snr = torch.tensor(_log_snr(alpha, sigma), dtype=torch.float32, device=sample.device)
     log_snr = process.schedule.clamp(log_snr).expand(sample.shape[0])
@@ -128,12 +187,36 @@ def predict_x_0(
 
     if guidance_scale == 1.0:
         prediction = _predict(model, x_t, log_snr, condition)
-        x_0 = x_0_of(prediction.value)
-    else:
-        prediction, negative = _predict_both(model, x_t, log_snr, condition)
-        x_0 = guide(x_0_of(prediction.value), x_0_of(negative.value), guidance_scale, settings.guidance_rescale)
-    x_0 = threshold(x_0, settings.thresholding, settings.threshold_percentile, settings.threshold_max)
+        return x_0_of(prediction.value), prediction.variance
+    prediction, negative = _predict_both(model, x_t, log_snr, condition)
+    x_0 = guide(x_0_of(prediction.value), x_0_of(negative.value), guidance_scale, rescale)
     return x_0, prediction.variance
+
+
+def _split(
+    bridge: SchedulerBridge, condition: StageCondition, generator: Generator, size: int | None
+) -> list["_Part"]:
+    """Return the parts of the batch; the first keeps the scheduler itself, before whose first step copies are equal."""
+    conditions = condition.split(size)
+    if not isinstance(generator, list) and generator is not None:
+        # A scheduler's noise is then drawn picture by picture, and does not depend on where the batch is split.
+        generator = [generator] * len(condition.text)
+    parts, start = [], 0
+    for number, own in enumerate(conditions):
+        rows = slice(start, start + len(own.text))
+        generators = None if generator is None else generator[rows]
+        parts.append(_Part(rows, own, copy.deepcopy(bridge) if number else bridge, generators))
+        start = rows.stop
+    return parts
+
+
+def _step(
+    model: StageModel, part: "_Part", timestep: Tensor, sample: Tensor, guidance_scale: float, settings: StageSettings
+) -> Tensor:
+    """Go one step with the pictures of a part."""
+    alpha, sigma = part.bridge.noise_level(timestep)
+    x_0, variance = predict_x_0(model, sample, alpha, sigma, part.condition, guidance_scale, settings)
+    return part.bridge.step(x_0, timestep, sample, variance=variance, generator=part.generators)
 
 
 def _log_snr(alpha: float, sigma: float) -> float:
@@ -150,11 +233,12 @@ def _predict_both(
     model: StageModel, x_t: Tensor, log_snr: Tensor, condition: StageCondition
 ) -> tuple[Prediction, Prediction]:
     """Predict with the text and with the negative one in a single forward pass."""
+    text, text_mask = condition.both_texts
     output = model.predict(
         _twice(x_t),
         _twice(log_snr),
-        torch.cat([condition.text, condition.negative_text]),
-        torch.cat([condition.text_mask, condition.negative_mask]),
+        text,
+        text_mask,
         None if condition.low_res is None else _twice(condition.low_res),
         None if condition.noise_level is None else _twice(condition.noise_level),
     )

@@ -1,45 +1,41 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """`ImagenCascadePipeline`: a prompt to a picture through a base and up to two enlargements."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from json import JSONDecodeError
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import replace_example_docstring
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diffusers_imagen.builtin.library import builtin_names, builtin_path
-from diffusers_imagen.diffusion.resize import resize
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.pipelines.call_checks import (
     Prompt,
     Size,
     check_batch,
+    check_callback,
     check_options,
     check_texts,
     select_stages,
     stage_sizes,
 )
-from diffusers_imagen.pipelines.denoise_stage import StepControl, denoise_stage
+from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl, denoise_stage
+from diffusers_imagen.pipelines.pictures import finished_pictures, given_pictures, shrunk
 from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
-from diffusers_imagen.pipelines.stage_plan import Generator, StagePlan, check_unets, plan_stage
+from diffusers_imagen.pipelines.stage_plan import check_unets, plan_stages
 from diffusers_imagen.pipelines.stage_settings import (
     STAGES,
-    StageSettings,
+    for_every_stage,
     override_settings,
     per_stage,
     saved_settings,
 )
+from diffusers_imagen.pipelines.stored_pipeline import StoredPipeline
 from diffusers_imagen.pipelines.text_batches import (
     Embeds,
     Prompts,
@@ -51,7 +47,6 @@ from diffusers_imagen.pipelines.text_batches import (
     repeated,
     text_settings,
 )
-from diffusers_imagen.pipelines.weights import align_weights, unreadable
 from diffusers_imagen.text.encoding import TextEmbeddings, encode_text
 
 EXAMPLE_DOC_STRING = """
@@ -68,7 +63,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class ImagenCascadePipeline(DiffusionPipeline):
+class ImagenCascadePipeline(StoredPipeline):
     """Draw pictures from text with a cascade of pixel diffusion models (Imagen, arXiv:2205.11487).
 
     Args:
@@ -115,9 +110,6 @@ class ImagenCascadePipeline(DiffusionPipeline):
         super().__init__()
         saved_settings(stages)
         text_settings(text)
-        for model in (text_encoder, unet, sr_unet_1, sr_unet_2):
-            if model is not None:
-                align_weights(model)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -133,36 +125,6 @@ class ImagenCascadePipeline(DiffusionPipeline):
         self._guidance_scale = 1.0
         self._num_timesteps = 0
         self._interrupt = False
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """Load a cascade from a folder, by the name of a built-in one, or from the Hub, looked for in this order.
-
-        Args:
-            pretrained_model_name_or_path: a folder, "imagen-emoji", or a Hub repository.
-            **kwargs: as `DiffusionPipeline.from_pretrained` takes them.
-
-        Raises:
-            OSError: no checkpoint there, or a damaged one.
-        """
-        if not isinstance(pretrained_model_name_or_path, str | os.PathLike):
-            raise ValueError(
-                f"`pretrained_model_name_or_path` is {pretrained_model_name_or_path!r}; give a folder or a name."
-            )
-        name = os.fspath(pretrained_model_name_or_path)
-        if name in builtin_names() and not Path(name).is_dir():
-            name = str(builtin_path(name))
-        if Path(name).is_dir() and not (Path(name) / cls.config_name).is_file():
-            raise OSError(
-                f"`pretrained_model_name_or_path` is the folder {name!r}, which holds no {cls.config_name}; give the "
-                "folder that `save_pretrained` wrote."
-            )
-        if not Path(name).exists() and (Path(name).is_absolute() or name.startswith(".")):
-            raise OSError(f"`pretrained_model_name_or_path` is {name!r}, and there is no such folder; check the path.")
-        try:
-            return super().from_pretrained(name, **kwargs)
-        except (OSError, SafetensorError, JSONDecodeError, TypeError, AttributeError, RuntimeError) as error:
-            raise unreadable(name, builtin_names(), error) from error
 
     @property
     def guidance_scale(self) -> float:
@@ -262,6 +224,7 @@ class ImagenCascadePipeline(DiffusionPipeline):
         guidance_rescale: float | Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
         thresholding: str | Mapping[str, str] | None = None,
+        max_batch_size: int | Mapping[str, int | None] | None = None,
         generator: Generator = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
@@ -295,6 +258,8 @@ class ImagenCascadePipeline(DiffusionPipeline):
             guidance_rescale: per stage, in [0, 1] (arXiv:2305.08891).
             guidance_interval: per stage, fractions of the steps between which guidance is on.
             thresholding: per stage, "dynamic", "static" or "none".
+            max_batch_size: how many pictures the U-Net gets at once, for less memory: one number for every stage, or by
+                stage. Pictures, steps and callbacks are the same as without it.
             generator: source of all noise; a list gives each picture its own, so that it does not depend on the rest
                 of the batch.
             latents: (B, C, H, W) standard normal noise that the first stage starts from.
@@ -322,7 +287,7 @@ class ImagenCascadePipeline(DiffusionPipeline):
         check_options(num_images_per_prompt, output_type)
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         names = select_stages(self.stage_names, start_stage, stop_stage, image is not None)
         arguments = {
             "num_inference_steps": num_inference_steps,
@@ -331,14 +296,17 @@ class ImagenCascadePipeline(DiffusionPipeline):
             "guidance_interval": guidance_interval,
             "thresholding": thresholding,
             "noise_level": noise_level,
+            "max_batch_size": for_every_stage(max_batch_size, self.stage_names),
         }
         settings = override_settings(saved_settings(self.config.stages), arguments, self.stage_names)
-        small = None if image is None else self._preprocess(image)
+        small = None if image is None else given_pictures(image, self.image_processor, self.unet.config.in_channels)
         schedules = {
             "timesteps": per_stage("timesteps", timesteps, self.stage_names),
             "sigmas": per_stage("sigmas", sigmas, self.stage_names),
         }
-        plans = self._plan(names, settings, self._sizes(names, small, height, width), schedules)
+        sizes = self._sizes(names, small, height, width)
+        schedulers = dict(zip(STAGES, (self.scheduler, self.sr_scheduler_1, self.sr_scheduler_2), strict=True))
+        plans = plan_stages(names, self._unets, schedulers, settings, sizes, schedules)
         embeds = (prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask)
         prompts = prompts_by_stage("prompt", prompt, names)
         negatives = prompts_by_stage("negative_prompt", negative_prompt, names)
@@ -364,27 +332,40 @@ class ImagenCascadePipeline(DiffusionPipeline):
         self._interrupt = False
         finished: dict[str, Tensor] = {}
         if small is not None:
-            small = self._small_image(small, plans[0], device).repeat_interleave(batch_size // small.shape[0], dim=0)
+            before, after = (self._unets[name].config.sample_size for name in self._from_to(names[0]))
+            small = shrunk(small, plans[0].size, before / after).to(device)
+            small = small.repeat_interleave(batch_size // small.shape[0], dim=0)
         for plan in plans:
             if self._interrupt:
                 break
+            self._align(self._unets[plan.name])
             text = encoded[texts[plan.name]]
             condition = plan.condition(TextEmbeddings(*text[:2]), TextEmbeddings(*text[2:]), small, generator)
             steps = plan.set_timesteps(device)
-            noise = plan.starting_noise(batch_size, latents if plan is plans[0] else None, generator, device)
+            first = latents if plan is plans[0] else None
             self._guidance_scale = plan.settings.guidance_scale
             with self.progress_bar(total=len(steps)) as progress:
                 progress.set_description(plan.name)
                 done = sum(counts[: len(finished)])
                 control = self._control(done, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
+                # The noise gets no name here: it would be held until the last step.
                 small = denoise_stage(
-                    plan.model, plan.bridge, steps, noise, condition, plan.settings, control, generator
+                    plan.model,
+                    plan.bridge,
+                    steps,
+                    plan.starting_noise(batch_size, first, generator, device),
+                    condition,
+                    plan.settings,
+                    control,
+                    generator,
                 )
             finished[plan.name] = small
         self.maybe_free_model_hooks()
 
         # 4. Pictures.
-        stages = {name: self._postprocess(picture, output_type) for name, picture in finished.items()}
+        stages = {
+            name: finished_pictures(drawn, output_type, self.image_processor) for name, drawn in finished.items()
+        }
         images = list(stages.values())[-1]
         return ImagenCascadeOutput(images=images, stages=stages) if return_dict else (images, stages)
 
@@ -401,6 +382,7 @@ class ImagenCascadePipeline(DiffusionPipeline):
         if embeds is not None:
             return given_text(embeds, mask)
         settings = text_settings(self.config.text, self._text_shape, self.text_encoder)
+        self._align(self.text_encoder)
         return encode_text(prompts or (), self.tokenizer, self.text_encoder, settings)
 
     def _sizes(
@@ -410,23 +392,13 @@ class ImagenCascadePipeline(DiffusionPipeline):
         multiples = {name: unet.size_multiple for name, unet in self._unets.items()}
         default = (sides[names[-1]], sides[names[-1]])
         if small is not None:
-            before = sides[self.stage_names[self.stage_names.index(names[0]) - 1]]
-            default = tuple(round(side * sides[names[-1]] / before) for side in small.shape[-2:])
+            before, _ = self._from_to(names[0])
+            default = tuple(round(side * sides[names[-1]] / sides[before]) for side in small.shape[-2:])
         return stage_sizes(names, sides, multiples, height, width, default)
 
-    def _plan(
-        self,
-        names: Sequence[str],
-        settings: Mapping[str, StageSettings],
-        sizes: Mapping[str, Size],
-        schedules: Mapping[str, Mapping[str, Any]],
-    ) -> list[StagePlan]:
-        schedulers = dict(zip(STAGES, (self.scheduler, self.sr_scheduler_1, self.sr_scheduler_2), strict=True))
-        plans = []
-        for name in names:
-            custom = {key: by_stage[name] for key, by_stage in schedules.items() if name in by_stage}
-            plans.append(plan_stage(name, self._unets[name], schedulers[name], settings[name], sizes[name], custom))
-        return plans
+    def _from_to(self, stage: str) -> tuple[str, str]:
+        """Return the stage whose pictures an enlargement takes, and the enlargement."""
+        return self.stage_names[self.stage_names.index(stage) - 1], stage
 
     def _control(
         self,
@@ -446,43 +418,5 @@ class ImagenCascadePipeline(DiffusionPipeline):
             replaced = (changed or {}).get("latents")
             return sample if replaced is None else replaced
 
-        return StepControl(lambda: self._guidance_scale, on_step_end, lambda: self._interrupt)
-
-    def _check_callback(self, callback: Any, tensor_inputs: Sequence[str]) -> None:
-        if callback is not None and not callable(callback):
-            raise ValueError(f"`callback_on_step_end` is {callback!r}; give a function.")
-        if not isinstance(tensor_inputs, list | tuple):
-            raise ValueError(f"`callback_on_step_end_tensor_inputs` is {tensor_inputs!r}; give a list of names.")
-        unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
-        if unknown:
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` holds {unknown[0]!r}; there is {self._callback_tensor_inputs}."
-            )
-
-    def _preprocess(self, image: Any) -> Tensor:
-        """Return pictures as (B, C, H, W) in [-1, 1]."""
-        try:
-            pictures: Tensor = self.image_processor.preprocess(image).float()
-        except (TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"`image` is {image!r:.80}; give a PIL image, a tensor, an array or a list of them."
-            ) from error
-        if not bool(pictures.isfinite().all()):
-            raise ValueError("`image` holds values that are not finite; give pixels in [0, 1].")
-        if pictures.shape[1] != self.unet.config.in_channels:
-            raise ValueError(f"`image` has {pictures.shape[1]} channels; give {self.unet.config.in_channels}.")
-        return pictures
-
-    def _small_image(self, image: Tensor, plan: StagePlan, device: torch.device) -> Tensor:
-        """Return the starting pictures, shrunk to what the stage was trained to enlarge."""
-        before = self.stage_names[self.stage_names.index(plan.name) - 1]
-        factor = self._unets[plan.name].config.sample_size / self._unets[before].config.sample_size
-        size = (round(plan.size[0] / factor), round(plan.size[1] / factor))
-        if tuple(image.shape[-2:]) != size:
-            image = resize(image, size)
-        return image.to(device)
-
-    def _postprocess(self, picture: Tensor, output_type: str) -> Any:
-        if output_type == "latent":
-            return picture
-        return self.image_processor.postprocess(picture.clamp(-1, 1), output_type)
+        keeps_samples = callback is not None and "latents" in tensor_inputs
+        return StepControl(lambda: self._guidance_scale, on_step_end, lambda: self._interrupt, keeps_samples)

@@ -1,7 +1,7 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """All that is settled about a stage before the first one runs, and what it starts from. Called by the pipeline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,11 @@ from diffusers_imagen.diffusion.augmentation import noise_low_res
 from diffusers_imagen.diffusion.resize import resize
 from diffusers_imagen.models.stage_model import StageModel, stage_model_for
 from diffusers_imagen.pipelines.call_checks import Size
-from diffusers_imagen.pipelines.denoise_stage import StageCondition
+from diffusers_imagen.pipelines.denoise_stage import Generator, StageCondition
 from diffusers_imagen.pipelines.stage_settings import StageSettings
 from diffusers_imagen.schedulers.bridge import bridge_for
 from diffusers_imagen.schedulers.family import SchedulerBridge
 from diffusers_imagen.text.encoding import TextEmbeddings
-
-Generator = torch.Generator | list[torch.Generator] | None
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,14 @@ class StagePlan:
         """Return the text and, for an enlargement, the smaller picture, resized and noised (Imagen, section 2.5)."""
         low_res, level = None, None
         if small is not None:
-            low_res = resize(small, self.size, self.settings.resize)
             level = torch.full((small.shape[0],), float(self.settings.noise_level), device=small.device)
-            noise = randn_tensor(low_res.shape, generator, device=low_res.device, dtype=low_res.dtype)
-            low_res = noise_low_res(low_res, level, noise)
+            # The noise of the whole batch first, then each picture in its noise's place: all that is large is held once.
+            shape = (*small.shape[:2], *self.size)
+            low_res = randn_tensor(shape, generator, device=small.device, dtype=small.dtype)
+            for row in range(small.shape[0]):
+                one = slice(row, row + 1)
+                enlarged = resize(small[one], self.size, self.settings.resize)
+                low_res[one] = noise_low_res(enlarged, level[one], low_res[one])
         return StageCondition(text.hidden_states, text.mask, negative.hidden_states, negative.mask, low_res, level)
 
 
@@ -142,3 +144,31 @@ def plan_stage(
     steps = None if schedule else settings.num_inference_steps
     schedule = {**schedule, "num_inference_steps": steps}
     return StagePlan(name, model, unet.config.in_channels, bridge, settings, size, schedule)
+
+
+def plan_stages(
+    names: Sequence[str],
+    unets: Mapping[str, Any],
+    schedulers: Mapping[str, Any],
+    settings: Mapping[str, StageSettings],
+    sizes: Mapping[str, Size],
+    schedules: Mapping[str, Mapping[str, Any]],
+) -> list[StagePlan]:
+    """Settle the stages that run.
+
+    Args:
+        names: the stages, in order.
+        unets: the U-Nets by stage.
+        schedulers: the schedulers by stage.
+        settings: the settings by stage.
+        sizes: (height, width) by stage.
+        schedules: `timesteps` and `sigmas` of this call, each by stage.
+
+    Raises:
+        ValueError: as `plan_stage`.
+    """
+    plans = []
+    for name in names:
+        custom = {key: by_stage[name] for key, by_stage in schedules.items() if name in by_stage}
+        plans.append(plan_stage(name, unets[name], schedulers[name], settings[name], sizes[name], custom))
+    return plans

@@ -11,6 +11,8 @@ from diffusers_imagen.diffusion.resize import ResizeMode
 from diffusers_imagen.diffusion.thresholding import ThresholdMode
 
 STAGES = ("base", "sr_1", "sr_2")
+# A slip of the finger beyond this would run for days; no scheduler gains anything there.
+MAX_STEPS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class StageSettings:
     """Settings of one stage, saved in a checkpoint's `stages` and changed by the arguments of a call."""
 
     num_inference_steps: int = 50
-    """Steps, at least 1."""
+    """Steps, from 1 to `MAX_STEPS`."""
     guidance_scale: float = 5.0
     """Weight of the text, Imagen's w; 1 switches guidance off and halves the cost."""
     guidance_rescale: float = 0.0
@@ -35,6 +37,8 @@ class StageSettings:
     """In [0, 1], noise added to the smaller picture before it is enlarged; none for a base."""
     resize: ResizeMode = "bicubic"
     """How the smaller picture is brought to this stage's size."""
+    max_batch_size: int | None = None
+    """Pictures that the U-Net gets at once, at least 1, twice as many rows with guidance; `None` for all of them."""
 
     def __post_init__(self) -> None:
         _check_settings(self)
@@ -111,6 +115,11 @@ def per_stage(name: str, argument: Any, stages: Sequence[str]) -> dict[str, Any]
     return dict(argument)
 
 
+def for_every_stage(argument: Any, stages: Sequence[str]) -> Any:
+    """Return an argument whose single value is for all stages, not for the base, as the mapping that says so."""
+    return argument if argument is None or isinstance(argument, Mapping) else dict.fromkeys(stages, argument)
+
+
 def _check_names(name: str, mapping: Mapping[str, Any], stages: Sequence[str] = STAGES) -> None:
     for stage in mapping:
         if stage not in stages:
@@ -119,8 +128,11 @@ def _check_names(name: str, mapping: Mapping[str, Any], stages: Sequence[str] = 
 
 def _check_settings(settings: StageSettings) -> None:
     steps = settings.num_inference_steps
-    if not is_integer(steps) or steps < 1:
-        raise ValueError(f"`num_inference_steps` is {steps!r}; give a whole number of at least 1.")
+    if not is_integer(steps) or not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"`num_inference_steps` is {steps!r}; give a whole number from 1 to {MAX_STEPS}.")
+    at_once = settings.max_batch_size
+    if at_once is not None and (not is_integer(at_once) or at_once < 1):
+        raise ValueError(f"`max_batch_size` is {at_once!r}; give a whole number of at least 1, or None for no limit.")
     _check_number("guidance_scale", settings.guidance_scale, -math.inf, math.inf)
     _check_number("guidance_rescale", settings.guidance_rescale, 0, 1)
     _check_number(

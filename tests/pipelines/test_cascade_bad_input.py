@@ -22,7 +22,7 @@ def embeds(*shape: int) -> torch.Tensor:
 
 
 PICTURE = Image.new("RGB", (8, 8))
-REMEDY = r"; (give|choose|name|start|make|swap|use)|for instance|the (stages|settings) are|there is"
+REMEDY = r"; (give|choose|name|start|make|swap|use)|Take |for instance|the (stages|settings) are|there is"
 
 # What is wrong in the call, and what the message must hold.
 BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [

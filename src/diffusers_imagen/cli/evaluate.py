@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffusers_imagen.cli.generate import STAGE_VALUE_HELP, load_pipeline, parse_stage_values, set_schedulers
+from diffusers_imagen.cli.scheduler_option import parse_schedulers
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -55,7 +56,7 @@ def evaluate(
         "guidance_scale": parse_stage_values("guidance", guidance, float),
         "stop_stage": stop_stage,
     }
-    schedulers = parse_stage_values("scheduler", scheduler, str) or {}
+    schedulers = parse_schedulers(scheduler)
     from diffusers_imagen.data.folder import read_entries
     from diffusers_imagen.evaluation.agreement import ClipAgreement
     from diffusers_imagen.evaluation.assessment import assess
@@ -170,7 +171,9 @@ def sampler_of(pipe: "ImagenCascadePipeline", arguments: dict[str, Any]) -> "Sam
     return sample
 
 
-def _load(checkpoint: str, device: str | None, schedulers: dict[str, str]) -> "ImagenCascadePipeline":
+def _load(
+    checkpoint: str, device: str | None, schedulers: "dict[str, tuple[str, dict[str, Any]]]"
+) -> "ImagenCascadePipeline":
     pipe = load_pipeline(checkpoint, device)
     set_schedulers(pipe, schedulers)
     return pipe

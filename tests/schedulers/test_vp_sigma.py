@@ -153,3 +153,21 @@ def test_the_stochastic_adams_solver_integrates_eps_too():
     for t in bridge.set_timesteps(50, "cpu"):
         sample = bridge.step(images(), t, sample, generator=generator)
     assert (sample - images()).square().mean().sqrt() < 1.2e-2
+
+
+@pytest.mark.parametrize("tau", [0, 1])
+def test_a_change_of_the_sample_passes_the_corrector_of_the_stochastic_adams_solver(tau):
+    def run(change):
+        bridge, sample = bridge_for(SASolverScheduler(tau_func=lambda t: tau)), images(1)
+        generator = torch.Generator().manual_seed(0)
+        timesteps, levels = bridge.set_timesteps(20, "cpu"), []
+        for index, t in enumerate(timesteps[:10]):
+            levels.append(bridge.noise_level(t))
+            sample = bridge.step(images(), t, sample + (change if index == 9 else 0), generator=generator)
+        return sample, levels[-1], bridge.noise_level(timesteps[10])
+
+    changed, (alpha, sigma), (next_alpha, next_sigma) = run(1.0)
+    unchanged, *_ = run(0.0)
+    # What its predictor keeps of the sample (SA-Solver, arXiv:2309.05019): noise takes a further exp(-tau^2 h).
+    kept = next_sigma / sigma * (alpha / sigma / (next_alpha / next_sigma)) ** (tau**2)
+    torch.testing.assert_close(changed - unchanged, torch.full_like(changed, kept), rtol=0, atol=1e-4)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from compose import COLORS
+from nouns import EYE_HEIGHT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scene_labels import BACKGROUND_NAMES, NONE, NOUN_NAMES, WORN_NAMES, SceneLabels, label_scenes
@@ -69,6 +70,7 @@ def new_judge(styles: dict[str, float]) -> SceneJudge:
         worn=WORN_NAMES,
         backgrounds=BACKGROUND_NAMES,
         styles=tuple(styles),
+        wearers=tuple(EYE_HEIGHT),
         sample_size=SIZE,
     )
 

@@ -25,6 +25,7 @@ def judge() -> SceneJudge:
         worn=("hat",),
         backgrounds=("white", "black"),
         styles=("flat", "round"),
+        wearers=("cat", "dog"),
         sample_size=16,
         channels=(4, 4, 8, 8),
         num_blocks=1,

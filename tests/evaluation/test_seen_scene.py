@@ -39,6 +39,13 @@ def test_a_thing_is_read_from_its_cell(judge: SceneJudge) -> None:
     assert (scene.background, scene.style) == ("black", "flat")
 
 
+def test_what_cannot_wear_things_wears_nothing(judge: SceneJudge) -> None:
+    output = blank_output()
+    put(output, 0, 0, noun=2)
+    output.worn[0, 0, 0, 0] = 9
+    assert read_output(judge, output)[0].things[0].worn == ()
+
+
 def test_the_surest_thing_comes_first_and_a_faint_one_is_not_seen(judge: SceneJudge) -> None:
     output = blank_output()
     output.box[..., 2:] = -3

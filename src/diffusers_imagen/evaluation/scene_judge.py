@@ -70,6 +70,7 @@ class SceneJudge(ModelMixin, ConfigMixin):
         worn: Names of the things that can be worn.
         backgrounds: Names of the backgrounds.
         styles: Names of the drawing styles.
+        wearers: The nouns that can wear things; empty for all. What others seem to wear is not looked at.
         sample_size: Width and height in pixels of the pictures it looks at, a multiple of 8.
         channels: Channels at a half, a quarter and an eighth of the size, and of the features.
         num_blocks: Residual blocks at an eighth of the size.
@@ -87,6 +88,7 @@ class SceneJudge(ModelMixin, ConfigMixin):
         worn: tuple[str, ...],
         backgrounds: tuple[str, ...],
         styles: tuple[str, ...],
+        wearers: tuple[str, ...] = (),
         sample_size: int = 64,
         channels: tuple[int, int, int, int] = (48, 96, 160, 256),
         num_blocks: int = 4,

@@ -89,13 +89,16 @@ def read_output(judge: SceneJudge, output: JudgeOutput) -> list[SeenScene]:
     box = _boxes(output.box.float())
     noun, color = output.noun.argmax(-1).flatten(1).tolist(), output.color.argmax(-1).flatten(1).tolist()
     worn, held = (output.worn > 0).flatten(1, 2), (output.held > 0).flatten(1).tolist()
+    can_wear = [not known.wearers or name in known.wearers for name in known.nouns]
     scenes = []
     for i, background in enumerate(output.background.argmax(-1).tolist()):
         things = [
             SeenThing(
                 name=known.nouns[noun[i][cell]],
                 color=known.colors[color[i][cell]],
-                worn=tuple(known.worn[k] for k in worn[i, cell].nonzero().flatten().tolist()),
+                worn=tuple(
+                    known.worn[k] for k in worn[i, cell].nonzero().flatten().tolist() if can_wear[noun[i][cell]]
+                ),
                 held=held[i][cell],
                 box=box[i][cell],
                 probability=probability[i, cell].item(),

@@ -25,6 +25,7 @@ UNETS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "full": {
         "paper": {
             "base": {
+                "patch_size": 1,
                 "block_out_channels": (64, 128, 256, 256),
                 "layers_per_block": (3, 3, 3, 3),
                 "attention_types": ("none", "self", "self", "self"),
@@ -72,6 +73,7 @@ UNETS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "quick": {
         "paper": {
             "base": {
+                "patch_size": 1,
                 "block_out_channels": (16, 32),
                 "layers_per_block": (1, 1),
                 "attention_types": ("none", "self"),

@@ -54,7 +54,7 @@ def cascade_parts() -> dict[str, Any]:
             tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
         ),
         "text_encoder": encoder.eval(),
-        "unet": randomise(ImagenUNet2DConditionModel(sample_size=8, **UNET), seed=1),
+        "unet": randomise(ImagenUNet2DConditionModel(sample_size=8, patch_size=1, **UNET), seed=1),
         "sr_unet_1": randomise(EfficientUNet2DConditionModel(sample_size=16, **UNET), seed=2),
         "sr_unet_2": randomise(EfficientUNet2DConditionModel(sample_size=32, patch_size=2, **UNET), seed=3),
     }

@@ -42,7 +42,7 @@ def randomised():
 
 @pytest.fixture
 def base() -> ImagenUNet2DConditionModel:
-    return _randomised(ImagenUNet2DConditionModel(sample_size=16, **TINY))
+    return _randomised(ImagenUNet2DConditionModel(sample_size=16, patch_size=1, **TINY))
 
 
 @pytest.fixture

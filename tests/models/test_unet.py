@@ -178,7 +178,7 @@ def test_lora_starts_as_the_same_model_and_then_learns(base, inputs_of):
 
 @torch.no_grad()
 def test_flow_map_target_starts_without_effect(inputs_of, randomised, tiny_config):
-    model = randomised(ImagenUNet2DConditionModel(sample_size=16, flow_map=True, **tiny_config))
+    model = randomised(ImagenUNet2DConditionModel(sample_size=16, patch_size=1, flow_map=True, **tiny_config))
     torch.nn.init.zeros_(model.target_embedding.mlp.linear_2.weight)
     inputs = inputs_of(model)
     assert torch.equal(model(**inputs, target_timestep=0.0).sample, model(**inputs).sample)
@@ -221,4 +221,4 @@ def test_a_missing_low_res_is_refused(enlargement, inputs_of):
 )
 def test_impossible_configurations_are_refused(change, message, tiny_config):
     with pytest.raises(ValueError, match=message):
-        ImagenUNet2DConditionModel(**{"sample_size": 16} | tiny_config | change)
+        ImagenUNet2DConditionModel(**{"sample_size": 16, "patch_size": 1} | tiny_config | change)

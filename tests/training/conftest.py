@@ -83,7 +83,7 @@ def make_config(pictures: Path, text_folder: Path, tmp_path: Path) -> Callable[.
     def make(enlarges: bool = False, **changes: Any) -> TrainConfig:
         values: dict[str, Any] = {
             "data": {"folder": str(pictures), "size": 8},
-            "model": {"model_class": "base", "config": {**UNET, "sample_size": 8}},
+            "model": {"model_class": "base", "config": {**UNET, "sample_size": 8, "patch_size": 1}},
             "text": {"folder": str(text_folder), "max_length": 16},
             "optimizer": {"warmup_steps": 2},
             "output_dir": str(tmp_path / "run"),

@@ -15,6 +15,8 @@ T5_XXL_WIDTH = 4096
 PRESETS: dict[str, dict[str, Any]] = {
     "imagen-2b-64": {
         "sample_size": 64,
+        "patch_size": 1,
+        "norm_num_groups": 32,
         "block_out_channels": (512, 1024, 1536, 2048),
         "layers_per_block": (3, 3, 3, 3),
         "attention_types": ("none", "self", "self", "self"),

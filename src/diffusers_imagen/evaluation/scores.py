@@ -39,7 +39,7 @@ class CategoryScore:
         ceiling: Real pictures that the judge finds to show all that is claimed, one for each scene; None without any.
         share: `drawn` by `ceiling`, its interval from a bootstrap of scenes; None without a ceiling.
         baselines: Hits of each baseline's pictures.
-        splits: Hits on seen and on held-out combinations.
+        splits: Hits on seen and on held-out combinations, of the categories that have both: others are no match.
         languages: Hits by language.
     """
 
@@ -110,7 +110,8 @@ def rate_of(verdicts: Sequence[Verdict]) -> Rate:
 
 def _score_category(category: str, part: Judged) -> CategoryScore:
     prompts, verdicts = part.prompts, part.verdicts()
-    held_out = [prompt.held_out for prompt in prompts]
+    splits = {(prompt.category, prompt.held_out) for prompt in prompts}
+    has_both = {category for category, held_out in splits if (category, not held_out) in splits}
     ceiling, share = _ceiling(part, verdicts)
     return CategoryScore(
         category=category,
@@ -121,8 +122,14 @@ def _score_category(category: str, part: Judged) -> CategoryScore:
         share=share,
         baselines={name: rate_of(part.verdicts(name)) for name in part.others},
         splits={
-            name: rate_of([verdict for verdict, out in zip(verdicts, held_out, strict=True) if out == wanted])
-            for name, wanted in (("seen", False), ("held-out", True))
+            name: rate_of(
+                [
+                    verdict
+                    for verdict, prompt in zip(verdicts, prompts, strict=True)
+                    if prompt.category in has_both and prompt.held_out == held_out
+                ]
+            )
+            for name, held_out in (("seen", False), ("held-out", True))
         },
         languages={
             language: rate_of([v for v, prompt in zip(verdicts, prompts, strict=True) if prompt.language == language])

@@ -5,7 +5,7 @@ Every layout is trained with every seed on the same batches, in turns of a few s
 each has had the same training time. Then their averaged weights predict x_0 for pictures that were held out, at fixed
 noise levels.
 
-python benchmarks/layout.py base --folder runs/data/singles_128 --encoder runs/encoder --minutes 6 --out base.json
+python benchmarks/layout.py base --folder runs/data/singles_128 --encoder runs/encoder --minutes 5 --out base.json
 """
 
 import argparse
@@ -55,7 +55,7 @@ class Run:
         self.steps, self.seconds = 0, 0.0
 
     def train_for(self, seconds: float, budget: float) -> None:
-        """Train until `seconds` of CPU time are used in all; making batches does not count, it is done by other cores."""
+        """Train until `seconds` of CPU time are used in all; making batches does not count: in training, threads do."""
         while self.seconds < seconds:
             batch = self.maker.batch(self.steps)
             started = time.process_time()

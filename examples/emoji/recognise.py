@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,24 +24,7 @@ from nouns import NOUNS
 from PIL import Image
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Rate:
-    """Hold a rate with its 95 % Wilson interval."""
-
-    hits: int
-    trials: int
-    low: float
-    high: float
-
-    @property
-    def value(self) -> float:
-        """Return hits by trials."""
-        return self.hits / self.trials
-
-    def __str__(self) -> str:
-        """Write the rate in percent with its interval."""
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+from diffusers_imagen.evaluation.intervals import Rate, wilson_rate
 
 
 @dataclass(frozen=True)
@@ -62,21 +44,6 @@ class RecognitionReport:
     chance: float
     shuffled_top1: float
     confusions: tuple[tuple[str, str, int], ...]
-
-
-def wilson_rate(hits: int, trials: int) -> Rate:
-    """Compute a rate with its 95 % Wilson score interval.
-
-    Raises:
-        ValueError: If there were no trials.
-    """
-    if trials < 1:
-        raise ValueError(f"`trials` is {trials}: a rate needs at least one picture.")
-    z = 1.959964
-    share = hits / trials
-    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Rate(hits, trials, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def shuffled_hit_rate(asked: Tensor, seen: Tensor, permutations: int = 1000) -> float:

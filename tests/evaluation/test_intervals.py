@@ -14,7 +14,8 @@ from diffusers_imagen.evaluation.intervals import (
 
 
 @pytest.mark.parametrize(
-    ("hits", "trials", "low", "high"), [(81, 263, 0.2553, 0.3662), (0, 20, 0.0, 0.1611), (29, 29, 0.8830, 1.0)]
+    ("hits", "trials", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (0, 20, 0.0, 0.1611), (29, 29, 0.8830, 1.0), (8, 10, 0.4902, 0.9433)],
 )
 def test_the_wilson_interval_is_the_published_one(hits: int, trials: int, low: float, high: float) -> None:
     # Newcombe 1998, Statistics in Medicine 17, 857-872, table I, method 3.

@@ -7,16 +7,13 @@ from art import ArtLibrary
 from judge import NounJudge, load_judge, rank_nouns, save_judge, shrink
 from judge_training import compose_set, examine, nouns_with_art, train_judge
 from PIL import Image
-from recognise import noun_of, read_pictures, score, shuffled_hit_rate, wilson_rate
+from recognise import noun_of, read_pictures, score, shuffled_hit_rate
 
 
-def test_the_wilson_interval_agrees_with_published_values() -> None:
-    rate = wilson_rate(8, 10)
-    assert (rate.low, rate.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson_rate(0, 10).low == 0
-    assert wilson_rate(0, 10).high == pytest.approx(0.2775, abs=1e-4)
-    with pytest.raises(ValueError, match="at least one"):
-        wilson_rate(0, 0)
+def test_a_folder_without_a_single_noun_is_refused_since_a_rate_needs_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "kind": "count", "facts": {"noun": "cat"}}\n')
+    with pytest.raises(ValueError, match="no picture of kind 'single'"):
+        read_pictures(tmp_path, ["cat"])
 
 
 def test_shuffled_prompts_agree_as_often_as_their_frequencies_say() -> None:

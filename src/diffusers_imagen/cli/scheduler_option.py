@@ -74,7 +74,8 @@ def make_scheduler(name: str, options: dict[str, Any], present: Any) -> Any:
         try:
             return scheduler_class.from_config(settings, **options)
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-            # Related or not, it may have no place for a setting of the one before, such as its kind of algorithm.
+            # Related or not, it may have no place for a setting of the one before, such as its kind of algorithm: some
+            # of Diffusers' constructors say so by NotImplementedError.
             reason = error
     raise ValueError(f"`--scheduler` cannot make a {name} with {options}: {reason}") from reason
 

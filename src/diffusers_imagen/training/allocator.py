@@ -1,8 +1,8 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Keep the C library from handing memory back to the system between training steps on CPUs.
 
-By default glibc returns large blocks as soon as they are free and gets them again, page by page, in the next step: a
-tenth of a training step's time (`benchmarks/README.md`). Called by the training loop.
+By default glibc returns large blocks as soon as they are free and gets them again, page by page, in the next step: tens
+of thousands of page faults. Called by the training loop.
 """
 
 import ctypes

@@ -20,6 +20,7 @@ def draw_curves(rows: list[Row], file: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
     figure, axes = pyplot.subplots(1, len(rows), figsize=(4 * len(rows), 3.6), layout="constrained")
     for axis, row in zip(axes, rows, strict=True):
@@ -33,6 +34,10 @@ def draw_curves(rows: list[Row], file: Path) -> None:
         found = slope(row)
         axis.set_title(f"slope {found.median:.2f} ({found.low:.2f} to {found.high:.2f})", fontsize=10)
         axis.set(xscale="log", yscale="log", xlabel=row.title.removeprefix("growth with "))
-    axes[0].set_ylabel("seconds")
+        axis.set_xticks(x, [f"{value:,.0f}" for value in x], fontsize=8)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1000 * value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axes[0].set_ylabel("milliseconds")
     figure.savefig(file, dpi=110)
     pyplot.close(figure)

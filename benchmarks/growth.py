@@ -43,14 +43,15 @@ def _forward(one: Candidate, pixels: int, batch: int = 1, tokens: int | None = N
     return run
 
 
+# Every point has a U-Net of its own: weights are packed for one shape, and would be packed again at every turn.
 def _with_pixels(scale: Scale) -> dict[int, Callable[[], object]]:
-    unet = candidate(SIDE, PACKED, "sr", scale)
-    return {side**2: _forward(unet, side) for side in scale.growth_points["pixels"]}
+    sides = scale.growth_points["pixels"]
+    return {side**2: _forward(candidate(SIDE, PACKED, "sr", scale, pixels=side), side) for side in sides}
 
 
 def _with_batch(scale: Scale) -> dict[int, Callable[[], object]]:
-    unet = candidate(SIDE, PACKED, "base", scale)
-    return {batch: _forward(unet, scale.base, batch) for batch in scale.growth_points["batch"]}
+    sizes = scale.growth_points["batch"]
+    return {batch: _forward(candidate(SIDE, PACKED, "base", scale, batch), scale.base, batch) for batch in sizes}
 
 
 def _with_text(scale: Scale) -> dict[int, Callable[[], object]]:

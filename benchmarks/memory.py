@@ -11,15 +11,17 @@ import argparse
 import ctypes
 import gc
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from candidates import PACKED, PLAIN, VARIANTS, Variant, apply, build
-from inputs import make_inputs
+from inputs import Inputs, make_inputs
 from processes import run_alone
 from results import OURS, PEERS, Measurement, Row
 from scale import SCALES, Scale
+from torch import nn
 from training import autocast
 
 BATCH = 4
@@ -62,28 +64,49 @@ def _forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _work(side: str, variant: Variant, work: str, scale: Scale) -> dict[str, float]:
-    if side == "imagen-pytorch":
-        build(side, "base", SCALES["quick"])  # so that its import counts as the interpreter's, as the others' do
+def peak_over_model(make: Callable[[], Callable[[], object]]) -> float:
+    """Return the peak of three calls of what `make` gives over what lay in memory before `make`, in MiB."""
     _forget_peak()
     before = _resident()
-    unet = build(side, "base", scale)
-    apply(variant, unet)
-    inputs = make_inputs("base", scale.base, BATCH).to(variant.dtype)
+    step = make()
     _forget_peak()
-    if work == "inference":
+    for _ in range(3):
+        step()
+    return (_peak() - before) / 2**20
+
+
+def _work(side: str, variant: Variant, work: str, scale: Scale) -> float:
+    if side == "imagen-pytorch":
+        build(side, "base", SCALES["quick"])  # so that its import counts as the interpreter's, as the others' do
+
+    def make() -> Callable[[], object]:
+        unet = build(side, "base", scale)
+        apply(variant, unet)
+        inputs = make_inputs("base", scale.base, BATCH).to(variant.dtype)
+        return _inference(unet, inputs, variant) if work == "inference" else _training(unet, inputs, variant)
+
+    return peak_over_model(make)
+
+
+def _inference(unet: nn.Module, inputs: Inputs, variant: Variant) -> Callable[[], object]:
+    def run() -> object:
         with torch.inference_mode(), autocast(variant):
-            for _ in range(3):
-                unet(inputs)
-    else:
-        optimizer = torch.optim.AdamW(unet.train().parameters(), lr=1e-4, fused=True)
-        for _ in range(3):
-            with autocast(variant):
-                prediction = unet(inputs)
-            F.mse_loss(prediction[:, :3].float(), inputs.x).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    return {"mib": (_peak() - before) / 2**20}
+            return unet(inputs)
+
+    return run
+
+
+def _training(unet: nn.Module, inputs: Inputs, variant: Variant) -> Callable[[], object]:
+    optimizer = torch.optim.AdamW(unet.train().parameters(), lr=1e-4, fused=True)
+
+    def run() -> None:
+        with autocast(variant):
+            prediction = unet(inputs)
+        F.mse_loss(prediction[:, :3].float(), inputs.x).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
 
 
 def main() -> None:
@@ -96,7 +119,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     variant = next(one for one in _VARIANTS[arguments.work][arguments.side] if one.name == arguments.variant)
-    print(json.dumps(_work(arguments.side, variant, arguments.work, SCALES[arguments.scale])))
+    print(json.dumps({"mib": _work(arguments.side, variant, arguments.work, SCALES[arguments.scale])}))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import AutoModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.guiders.classifier_free_guidance import ClassifierFreeGuidance
 
 # Diffusers finds the loading methods of a component by this name in the component's own module.
 from diffusers.guiders.guider_utils import BaseGuidance as BaseGuidance
-from diffusers.configuration_utils import register_to_config
-from diffusers.guiders.classifier_free_guidance import ClassifierFreeGuidance
 
 UNET_FOLDER = "unet"
 
@@ -26,8 +26,10 @@ class UNetAutoGuidance(ClassifierFreeGuidance):
 
     Args:
         unet: the worse U-Net, of the same kind of stage and for the same text encoder; on the same device.
-        guidance_scale: 1 for no guidance; the paper's best are 1.4 to 3.2.
+        guidance_scale: 1 for no guidance.
         guidance_rescale: in [0, 1], how far the contrast is brought back (arXiv:2305.08891).
+        use_original_formulation: whether to add `guidance_scale` times the difference to the good one instead, where 0
+            is for no guidance.
         start: fraction of the steps from which it guides.
         stop: fraction of the steps before which it guides.
         enabled: whether it guides at all.
@@ -41,11 +43,20 @@ class UNetAutoGuidance(ClassifierFreeGuidance):
         unet: Any = None,
         guidance_scale: float = 2.0,
         guidance_rescale: float = 0.0,
+        use_original_formulation: bool = False,
         start: float = 0.0,
         stop: float = 1.0,
         enabled: bool = True,
     ) -> None:
-        super().__init__(guidance_scale, guidance_rescale, start=start, stop=stop, enabled=enabled)
+        # By name, since Diffusers takes settings that are given by place for defaults, and drops them from copies.
+        super().__init__(
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            use_original_formulation=use_original_formulation,
+            start=start,
+            stop=stop,
+            enabled=enabled,
+        )
         self.unet = unet
 
     def new(self, **kwargs: Any) -> "UNetAutoGuidance":
@@ -54,7 +65,10 @@ class UNetAutoGuidance(ClassifierFreeGuidance):
         Args:
             **kwargs: arguments of the constructor to change.
         """
-        return super().new(**{"unet": self.unet} | kwargs)
+        unet = kwargs.pop("unet", self.unet)
+        copied = super().new(**kwargs)
+        copied.unet = unet
+        return copied
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save the settings, and the U-Net in a folder of its own within.
@@ -62,10 +76,14 @@ class UNetAutoGuidance(ClassifierFreeGuidance):
         Args:
             save_directory: a folder, made if it does not exist.
             **kwargs: as `BaseGuidance.save_pretrained` takes them.
+
+        Raises:
+            ValueError: no U-Net.
         """
+        if self.unet is None:
+            raise ValueError("`unet` is None, and without it there is nothing to load again; give the worse U-Net.")
         super().save_pretrained(save_directory, **kwargs)
-        if self.unet is not None:
-            self.unet.save_pretrained(Path(save_directory) / UNET_FOLDER)
+        self.unet.save_pretrained(Path(save_directory) / UNET_FOLDER)
 
     @classmethod
     def from_pretrained(
@@ -81,7 +99,11 @@ class UNetAutoGuidance(ClassifierFreeGuidance):
             subfolder: where in it.
             **kwargs: as `BaseGuidance.from_pretrained` takes them; `unet` in place of the saved one.
         """
-        if "unet" not in kwargs:
+        unet = kwargs.pop("unet", None)
+        if unet is None:
             place = UNET_FOLDER if subfolder is None else f"{subfolder}/{UNET_FOLDER}"
-            kwargs["unet"] = AutoModel.from_pretrained(pretrained_model_name_or_path, subfolder=place)
-        return super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+            # As a string, since AutoModel takes no path.
+            unet = AutoModel.from_pretrained(os.fspath(pretrained_model_name_or_path or ""), subfolder=place)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).unet = unet
+        return loaded

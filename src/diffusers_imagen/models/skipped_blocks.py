@@ -56,7 +56,9 @@ def skippable_blocks(unet: ImagenUNet, name: str, indices: Sequence[int]) -> lis
     """
     there = {path: stack for path, stack in unet.named_modules() if _is_stack(stack)}
     if name not in there:
-        raise ValueError(f"`fqn` is {name!r}, but the U-Net's lists of blocks are {', '.join(there)}; name one of them.")
+        raise ValueError(
+            f"`fqn` is {name!r}, but the U-Net's lists of blocks are {', '.join(there)}; name one of them."
+        )
     stack = there[name]
     usable = [index for index, block in enumerate(stack.children()) if isinstance(block.resnet.skip, nn.Identity)]
     wrong = [index for index in indices if index not in usable]

@@ -16,6 +16,7 @@ from diffusers_imagen.models.unet import ImagenUNet
 from diffusers_imagen.pipelines.call_checks import Size
 from diffusers_imagen.pipelines.guider_run import StageGuider
 from diffusers_imagen.pipelines.stage_settings import per_stage
+from diffusers_imagen.pipelines.weights import align_weights
 
 # What a guider has of its own, and so cannot be given beside one.
 _OWN_SETTINGS = ("guidance_scale", "guidance_rescale", "guidance_interval")
@@ -98,6 +99,7 @@ def _worse_model(guider: Any, verdict: Driven, unet: Any, size: Size) -> StageMo
     """Check the settings of classes that need it, and return the worse network of those that want one."""
     if isinstance(guider, UNetAutoGuidance):
         _check_worse_unet(guider.unet, unet, size)
+        align_weights(guider.unet)
         return stage_model_for(guider.unet)
     if hasattr(guider, "guidance_scales"):
         _check_levels(guider)
@@ -131,6 +133,11 @@ def _check_worse_unet(worse: Any, unet: ImagenUNet, size: Size) -> None:
         raise ValueError(
             f"`unet` takes {worse.config.text_max_length} tokens, but the stage's U-Net {unet.config.text_max_length}; "
             "give one that takes as many."
+        )
+    if worse.device != unet.device:
+        raise ValueError(
+            f"`unet` is on {worse.device}, but the stage's U-Net on {unet.device}; move it: "
+            f"`guider.unet.to({str(unet.device)!r})`."
         )
     if size[0] % worse.size_multiple or size[1] % worse.size_multiple:
         raise ValueError(

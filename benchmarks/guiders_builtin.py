@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import guiders
+from diffusers.hooks import LayerSkipConfig
 from diffusers.utils import is_kornia_available, logging
 from PIL import Image, ImageDraw
 
@@ -38,28 +39,44 @@ def rows(pipe: ImagenCascadePipeline) -> Mapping[str, Callable[[], Any]]:
         f"CFG {scale:g} (the default)": lambda: guiders.ClassifierFreeGuidance(scale),
         f"CFG {STRONG:g}": lambda: guiders.ClassifierFreeGuidance(STRONG),
         f"CFG {STRONG:g}, steps 20-80 %": lambda: guiders.ClassifierFreeGuidance(STRONG, start=0.2, stop=0.8),
-        f"APG {STRONG:g}, eta 0, norm 10": lambda: guiders.AdaptiveProjectedGuidance(STRONG, -0.5, 10.0, eta=0.0),
-        "APG mix 3.5, then 10": lambda: guiders.AdaptiveProjectedMixGuidance(),
+        "APG 5, eta 0, norm 2.5": lambda: guiders.AdaptiveProjectedGuidance(5.0, None, 2.5, eta=0.0),
+        f"APG {STRONG:g}, eta 0, norm 2.5": lambda: guiders.AdaptiveProjectedGuidance(STRONG, None, 2.5, eta=0.0),
+        "APG mix, CFG 3, then 5": lambda: guiders.AdaptiveProjectedMixGuidance(
+            3.0,
+            adaptive_projected_guidance_scale=5.0,
+            adaptive_projected_guidance_momentum=None,
+            adaptive_projected_guidance_rescale=2.5,
+        ),
         f"CFG-Zero* {STRONG:g}": lambda: guiders.ClassifierFreeZeroStarGuidance(STRONG),
         f"TCFG {STRONG:g}": lambda: guiders.TangentialClassifierFreeGuidance(STRONG),
         f"MAMBO-G {STRONG:g}, alpha 8": lambda: guiders.MagnitudeAwareGuidance(STRONG, 8.0),
         f"skip layer, CFG {scale:g} + 2": lambda: guiders.SkipLayerGuidance(
             scale, 2.0, 0.0, 1.0, skip_layer_config=dict(SKIP)
         ),
+        f"PAG, CFG {scale:g} + 2": lambda: guiders.PerturbedAttentionGuidance(
+            scale,
+            2.0,
+            0.0,
+            1.0,
+            perturbed_guidance_config=LayerSkipConfig(
+                [0], "mid_blocks", skip_attention=False, skip_attention_scores=True
+            ),
+        ),
         f"AutoGuidance {scale:g} (skipping)": lambda: guiders.AutoGuidance(scale, auto_guidance_config=dict(SKIP)),
         f"UNetAutoGuidance {scale:g}": lambda: UNetAutoGuidance(rounded(pipe.unet), scale),
     }
     if is_kornia_available():
-        made[f"FDG {STRONG:g} fine, {scale:g} coarse"] = lambda: guiders.FrequencyDecoupledGuidance([STRONG, scale])
+        made[f"FDG {scale:g} fine, {STRONG:g} coarse"] = lambda: guiders.FrequencyDecoupledGuidance([scale, STRONG])
     return made
 
 
 def rounded(unet: Any) -> Any:
-    """Return a worse version of a U-Net: every weight rounded to one of 15 steps of its tensor's range."""
+    """Return a worse version of a U-Net: every weight rounded to one of 63 values in each output channel."""
     worse = copy.deepcopy(unet)
     with torch.no_grad():
         for weight in worse.parameters():
-            step = weight.abs().max() / 7
+            step = (weight.flatten(1) if weight.ndim > 1 else weight[None]).abs().amax(1).clamp(min=1e-12) / 31
+            step = step.view(-1, *(1,) * (weight.ndim - 1))
             weight.copy_((weight / step).round() * step)
     return worse
 

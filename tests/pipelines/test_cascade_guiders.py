@@ -10,7 +10,10 @@ from diffusers.guiders.adaptive_projected_guidance_mix import AdaptiveProjectedM
 from diffusers.guiders.auto_guidance import AutoGuidance
 from diffusers.guiders.classifier_free_guidance import ClassifierFreeGuidance
 from diffusers.guiders.classifier_free_zero_star_guidance import ClassifierFreeZeroStarGuidance
+from diffusers.guiders.frequency_decoupled_guidance import FrequencyDecoupledGuidance
+from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.guiders.magnitude_aware_guidance import MagnitudeAwareGuidance
+from diffusers.guiders.perturbed_attention_guidance import PerturbedAttentionGuidance
 from diffusers.guiders.skip_layer_guidance import SkipLayerGuidance
 from diffusers.guiders.tangential_classifier_free_guidance import TangentialClassifierFreeGuidance
 from diffusers.utils import logging
@@ -30,6 +33,9 @@ MADE = {
     "ClassifierFreeGuidance": lambda unet: ClassifierFreeGuidance(4.0, 0.3),
     "ClassifierFreeZeroStarGuidance": lambda unet: ClassifierFreeZeroStarGuidance(4.0),
     "MagnitudeAwareGuidance": lambda unet: MagnitudeAwareGuidance(4.0, 2.0),
+    "PerturbedAttentionGuidance": lambda unet: PerturbedAttentionGuidance(
+        3.0, 2.0, 0.0, 1.0, perturbed_guidance_config=dict(SKIP, skip_attention=False, skip_attention_scores=True)
+    ),
     "SkipLayerGuidance": lambda unet: SkipLayerGuidance(3.0, 2.0, 0.0, 1.0, skip_layer_config=SKIP),
     "TangentialClassifierFreeGuidance": lambda unet: TangentialClassifierFreeGuidance(4.0),
     "UNetAutoGuidance": lambda unet: UNetAutoGuidance(unet, 3.0),
@@ -108,10 +114,9 @@ def test_a_step_of_two_evaluations_is_guided_at_each(make_cascade, record_calls,
     handle.remove()
     assert drawn.isfinite().all()
     assert pipe.num_timesteps == 5
-    expected = {"SkipLayerGuidance": [2, 1] * 5, "AutoGuidance": [1] * 10, "UNetAutoGuidance": [1] * 5}
-    if name == "SkipLayerGuidance":
-        # Diffusers leaves the layers in at the first evaluation, whatever the interval says.
-        expected[name] = [2, *[2, 1] * 4]
+    expected = {"AutoGuidance": [1] * 10, "UNetAutoGuidance": [1] * 5}
+    # Diffusers leaves the layers in at the first evaluation, whatever the interval says.
+    expected |= {key: [2, *([2, 1] * 4)] for key in ("SkipLayerGuidance", "PerturbedAttentionGuidance")}
     assert batches(calls) == expected.get(name, [2] * 5)
     assert len(worse) == (5 if name == "UNetAutoGuidance" else 0)
 
@@ -344,6 +349,35 @@ def test_a_worse_u_net_that_does_not_fit_is_refused(cascade, cascade_parts, chan
     unet = type(cascade_parts["unet"]).from_config(cascade_parts["unet"].config, **changes)
     with pytest.raises(ValueError, match=message):
         cascade("a cat", guider=UNetAutoGuidance(unet))
+
+
+def test_a_worse_u_net_elsewhere_is_refused_and_one_in_another_precision_is_not(cascade, cascade_parts):
+    unet = type(cascade_parts["unet"]).from_config(cascade_parts["unet"].config)
+    with pytest.raises(ValueError, match=r"`unet` is on meta, but the stage's U-Net on cpu; move it: .*to\('cpu'\)"):
+        cascade("a cat", guider=UNetAutoGuidance(unet.to("meta")))
+    half = type(unet).from_config(unet.config).to(torch.bfloat16)
+    assert draw(cascade, guider=UNetAutoGuidance(half)).images.dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    "settings", [{"guidance_scales": [5.0, 1.0]}, {"guidance_scales": [5.0, 3.0], "stop": [1.0, 0.5]}]
+)
+def test_frequencies_that_diffusers_would_confuse_are_refused(cascade, monkeypatch, settings):
+    monkeypatch.setattr("diffusers.guiders.frequency_decoupled_guidance._CAN_USE_KORNIA", True)
+    guider = FrequencyDecoupledGuidance(**settings)
+    with pytest.raises(ValueError, match=r"cannot guide 'base': `guidance_scales` is \[5.0, .* confuses the levels"):
+        cascade("a cat", guider=guider)
+
+
+def test_a_guider_that_changes_the_u_net_in_its_own_way_is_refused(cascade):
+    class Mine(BaseGuidance):
+        _input_predictions = ["pred_cond"]  # noqa: RUF012 (as Diffusers' own guiders have it)
+
+        def prepare_models(self, denoiser: Any) -> None:
+            denoiser.conv_out = None
+
+    with pytest.raises(ValueError, match="`guider` is a Mine for 'base', which changes the U-Net in `prepare_models`"):
+        cascade("a cat", guider=Mine())
 
 
 def test_one_scheduler_and_guider_reach_the_enlargement_with_its_small_picture(make_cascade, record_calls):

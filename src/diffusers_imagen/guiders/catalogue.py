@@ -59,11 +59,7 @@ GUIDERS: Mapping[str, Driven | Refused] = {
         "weighs passes of LTX-2's own transformer, one of them without sound", "ClassifierFreeGuidance"
     ),
     "MagnitudeAwareGuidance": Driven("flow_prediction", f"arXiv:2508.03442 measures {_VELOCITY}", flat=True),
-    "PerturbedAttentionGuidance": Refused(
-        "replaces the scores of self-attention, but these U-Nets attend to picture and text in one, where Diffusers' "
-        "hook does nothing",
-        "SkipLayerGuidance",
-    ),
+    "PerturbedAttentionGuidance": Driven("sample", _LINEAR, worse="pred_cond_skip"),
     "SkipLayerGuidance": Driven("sample", _LINEAR, worse="pred_cond_skip"),
     "SmoothedEnergyGuidance": Refused(
         "blurs the queries of self-attention by a hook that this Diffusers never sets, as it does not count its passes",

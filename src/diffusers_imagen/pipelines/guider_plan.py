@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusers.guiders.guider_utils import BaseGuidance
-from torch import nn
+from diffusers.guiders.perturbed_attention_guidance import PerturbedAttentionGuidance
 
 from diffusers_imagen.guiders.catalogue import OWN, Driven, Refused, verdict_on
 from diffusers_imagen.guiders.unet_auto_guidance import UNetAutoGuidance
-from diffusers_imagen.models.skipped_blocks import SkippedBlocksModel, skippable_blocks
 from diffusers_imagen.models.stage_model import StageModel, stage_model_for
 from diffusers_imagen.models.unet import ImagenUNet
+from diffusers_imagen.models.worsened import without_blocks, without_self_attention
 from diffusers_imagen.pipelines.call_checks import Size
 from diffusers_imagen.pipelines.guider_run import StageGuider
 from diffusers_imagen.pipelines.stage_settings import per_stage
@@ -106,18 +106,20 @@ def _worse_model(guider: Any, verdict: Driven, unet: Any, size: Size) -> StageMo
     if not verdict.worse:
         return None
     configs = guider.skip_layer_config if hasattr(guider, "skip_layer_config") else guider.auto_guidance_config
-    return SkippedBlocksModel(unet, [block for config in configs for block in _skipped(config, unet)])
+    places = [(config.fqn, _as_list(config.indices)) for config in configs]
+    if isinstance(guider, PerturbedAttentionGuidance):
+        return without_self_attention(unet, places)
+    for config in configs:
+        if not (config.skip_attention and config.skip_ff) or config.skip_attention_scores or config.dropout != 1.0:
+            raise ValueError(
+                f"it skips parts of blocks ({config}), but only whole blocks can be skipped here; leave `skip_attention` "
+                "and `skip_ff` True, `skip_attention_scores` False and `dropout` 1.0."
+            )
+    return without_blocks(unet, places)
 
 
-def _skipped(config: Any, unet: ImagenUNet) -> list[nn.Module]:
-    """Return the blocks that a layer-skipping configuration of Diffusers names."""
-    if not (config.skip_attention and config.skip_ff) or config.skip_attention_scores or config.dropout != 1.0:
-        raise ValueError(
-            f"it skips parts of blocks ({config}), but only whole blocks can be skipped here; leave `skip_attention` and "
-            "`skip_ff` True, `skip_attention_scores` False and `dropout` 1.0."
-        )
-    indices = [config.indices] if isinstance(config.indices, int) else config.indices
-    return skippable_blocks(unet, config.fqn, indices)
+def _as_list(indices: Any) -> list[int]:
+    return [indices] if isinstance(indices, int) else list(indices)
 
 
 def _check_worse_unet(worse: Any, unet: ImagenUNet, size: Size) -> None:

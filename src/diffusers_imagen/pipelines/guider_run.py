@@ -102,7 +102,7 @@ class GuiderRun:
         guided = self._running(self._batches).pred
         unguided = guided is self._batches[0].noise_pred
         self._keep_state()
-        return predictions[0] if unguided else to_x_0(guided.view(shape), x_t, alpha, sigma, space)
+        return predictions[0] if unguided else to_x_0(guided.reshape(shape), x_t, alpha, sigma, space)
 
     def _wanted(self, batch: Any) -> Wanted:
         fields = batch.as_dict()

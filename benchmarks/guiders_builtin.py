@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import guiders
 from diffusers.hooks import LayerSkipConfig
+from diffusers.hooks.smoothed_energy_guidance_utils import SmoothedEnergyGuidanceConfig
 from diffusers.utils import is_kornia_available, logging
 from PIL import Image, ImageDraw
 
@@ -61,6 +62,9 @@ def rows(pipe: ImagenCascadePipeline) -> Mapping[str, Callable[[], Any]]:
             perturbed_guidance_config=LayerSkipConfig(
                 [0], "mid_blocks", skip_attention=False, skip_attention_scores=True
             ),
+        ),
+        f"SEG, CFG {scale:g} + 2": lambda: guiders.SmoothedEnergyGuidance(
+            scale, 2.0, seg_guidance_config=SmoothedEnergyGuidanceConfig([0], "mid_blocks")
         ),
         f"AutoGuidance {scale:g} (skipping)": lambda: guiders.AutoGuidance(scale, auto_guidance_config=dict(SKIP)),
         f"UNetAutoGuidance {scale:g}": lambda: UNetAutoGuidance(rounded(pipe.unet), scale),

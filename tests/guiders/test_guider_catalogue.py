@@ -53,12 +53,3 @@ def test_a_class_derived_from_a_driven_one_is_driven_as_that_one():
 def test_a_space_is_a_prediction_type_and_has_a_reason(name):
     assert GUIDERS[name].space in PREDICTION_TYPES
     assert GUIDERS[name].why
-
-
-def test_energy_is_never_smoothed_in_this_diffusers(cascade_parts):
-    # Why it is refused: its hook waits for the second pass, and no pass is counted.
-    guider = diffusers.guiders.SmoothedEnergyGuidance(seg_guidance_layers=[0])
-    guider.set_state(0, 2, None)
-    for _ in range(3):
-        guider.prepare_models(cascade_parts["unet"])
-    assert guider.get_state()["count_prepared"] == 0

@@ -15,7 +15,9 @@ from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.guiders.magnitude_aware_guidance import MagnitudeAwareGuidance
 from diffusers.guiders.perturbed_attention_guidance import PerturbedAttentionGuidance
 from diffusers.guiders.skip_layer_guidance import SkipLayerGuidance
+from diffusers.guiders.smoothed_energy_guidance import SmoothedEnergyGuidance
 from diffusers.guiders.tangential_classifier_free_guidance import TangentialClassifierFreeGuidance
+from diffusers.hooks.smoothed_energy_guidance_utils import SmoothedEnergyGuidanceConfig
 from diffusers.utils import logging
 
 from diffusers_imagen.guiders.catalogue import GUIDERS, Driven
@@ -24,6 +26,7 @@ from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipe
 
 logging.set_verbosity_error()
 SKIP = {"indices": [0], "fqn": "mid_blocks"}
+SMOOTH = SmoothedEnergyGuidanceConfig([0], "mid_blocks")
 MADE = {
     "AdaptiveProjectedGuidance": lambda unet: AdaptiveProjectedGuidance(4.0, -0.5, 3.0, eta=0.5),
     "AdaptiveProjectedMixGuidance": lambda unet: AdaptiveProjectedMixGuidance(
@@ -37,6 +40,7 @@ MADE = {
         3.0, 2.0, 0.0, 1.0, perturbed_guidance_config=dict(SKIP, skip_attention=False, skip_attention_scores=True)
     ),
     "SkipLayerGuidance": lambda unet: SkipLayerGuidance(3.0, 2.0, 0.0, 1.0, skip_layer_config=SKIP),
+    "SmoothedEnergyGuidance": lambda unet: SmoothedEnergyGuidance(3.0, 2.0, seg_guidance_config=SMOOTH),
     "TangentialClassifierFreeGuidance": lambda unet: TangentialClassifierFreeGuidance(4.0),
     "UNetAutoGuidance": lambda unet: UNetAutoGuidance(unet, 3.0),
 }
@@ -116,7 +120,8 @@ def test_a_step_of_two_evaluations_is_guided_at_each(make_cascade, record_calls,
     assert pipe.num_timesteps == 5
     expected = {"AutoGuidance": [1] * 10, "UNetAutoGuidance": [1] * 5}
     # Diffusers leaves the layers in at the first evaluation, whatever the interval says.
-    expected |= {key: [2, *([2, 1] * 4)] for key in ("SkipLayerGuidance", "PerturbedAttentionGuidance")}
+    late = ("SkipLayerGuidance", "PerturbedAttentionGuidance", "SmoothedEnergyGuidance")
+    expected |= {key: [2, *([2, 1] * 4)] for key in late}
     assert batches(calls) == expected.get(name, [2] * 5)
     assert len(worse) == (5 if name == "UNetAutoGuidance" else 0)
 
@@ -317,6 +322,10 @@ def nothing_runs(pipe: Any) -> Any:
         ),
         ({"guider": AutoGuidance(auto_guidance_config=SKIP | {"dropout": 0.5})}, "it skips parts of blocks"),
         ({"guider": SkipLayerGuidance(skip_layer_config=SKIP | {"skip_ff": False})}, "it skips parts of blocks"),
+        (
+            {"guider": SmoothedEnergyGuidance(seg_blur_sigma=0.0, seg_guidance_config=SMOOTH)},
+            "`seg_blur_sigma` is 0.0; give a number above 0",
+        ),
         ({"guider": UNetAutoGuidance()}, "`unet` is a NoneType; give a worse U-Net"),
     ],
 )

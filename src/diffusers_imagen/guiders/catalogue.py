@@ -61,10 +61,7 @@ GUIDERS: Mapping[str, Driven | Refused] = {
     "MagnitudeAwareGuidance": Driven("flow_prediction", f"arXiv:2508.03442 measures {_VELOCITY}", flat=True),
     "PerturbedAttentionGuidance": Driven("sample", _LINEAR, worse="pred_cond_skip"),
     "SkipLayerGuidance": Driven("sample", _LINEAR, worse="pred_cond_skip"),
-    "SmoothedEnergyGuidance": Refused(
-        "blurs the queries of self-attention by a hook that this Diffusers never sets, as it does not count its passes",
-        "SkipLayerGuidance",
-    ),
+    "SmoothedEnergyGuidance": Driven("sample", _LINEAR, worse="pred_cond_seg"),
     "TangentialClassifierFreeGuidance": Driven("epsilon", "arXiv:2503.18137 compares scores, which are -eps / sigma"),
     "UNetAutoGuidance": Driven("sample", _LINEAR, worse="pred_uncond"),
 }

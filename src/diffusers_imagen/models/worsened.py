@@ -4,19 +4,23 @@
 Diffusers' own hooks know transformer blocks only. Called by the pipelines.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusers_imagen.models.attention import ImagenAttention, TextKeys
+from diffusers_imagen.models.attention import ImagenAttention, ImagenAttentionBlock, TextKeys
 from diffusers_imagen.models.blocks import ImagenBlock
 from diffusers_imagen.models.stage_model import ImagenStageModel, Prediction
 from diffusers_imagen.models.unet import ImagenUNet
 
 Places = Sequence[tuple[str, Sequence[int]]]
+_NO_SELF_ATTENTION = "perturbed: the others have no self-attention, or do not exist"
 Hook = Callable[[Any, tuple[Any, ...], Tensor], Tensor]
 
 
@@ -78,9 +82,23 @@ def without_self_attention(unet: ImagenUNet, places: Places) -> WorsenedModel:
     Raises:
         ValueError: a list that the U-Net does not have, or a block in it that does not exist or has no self-attention.
     """
-    reason = "perturbed: the others have no self-attention, or do not exist"
-    blocks = _chosen(unet, places, _attends_to_image, reason)
+    blocks = _chosen(unet, places, _attends_to_image, _NO_SELF_ATTENTION)
     return WorsenedModel(unet, [block.attention.attn for block in blocks], _attend_to_itself)
+
+
+def with_blurred_queries(unet: ImagenUNet, places: Places, blur_sigma: float) -> WorsenedModel:
+    """Return a U-Net in some of whose blocks the queries of the attention are blurred (arXiv:2408.00760, section 3.3).
+
+    Args:
+        unet: one of this package's.
+        places: as for `without_blocks`.
+        blur_sigma: of the Gaussian, in places of the block's map, above 0; infinite for the mean of all.
+
+    Raises:
+        ValueError: as `without_self_attention`.
+    """
+    blocks = _chosen(unet, places, _attends_to_image, _NO_SELF_ATTENTION)
+    return WorsenedModel(unet, [block.attention for block in blocks], partial(_blur_queries, sigma=blur_sigma))
 
 
 def _chosen(unet: ImagenUNet, places: Places, is_fit: Callable[[Any], bool], reason: str) -> list[Any]:
@@ -130,3 +148,27 @@ def _attend_to_itself(attn: ImagenAttention, args: tuple[Any, ...], output: Tens
     weights = (scores * query.shape[-1] ** -0.5).softmax(-1)
     attended = weights[..., :1] * value + weights[..., 1:] @ text_value
     return attn.to_out[0](attended.transpose(1, 2).flatten(2))
+
+
+def _blur_queries(block: ImagenAttentionBlock, args: tuple[Any, ...], output: Tensor, sigma: float) -> Tensor:
+    size = args[0].shape[-2:]
+    handle = block.attn.to_q.register_forward_hook(lambda module, inputs, query: _blurred(query, size, sigma))
+    try:
+        return block.forward(*args)
+    finally:
+        handle.remove()
+
+
+def _blurred(query: Tensor, size: torch.Size, sigma: float) -> Tensor:
+    """Blur (B, H * W, C) over the map of height and width `size`, mirrored at its edges."""
+    if math.isinf(sigma):
+        return query.mean(1, keepdim=True).expand_as(query)
+    maps = query.transpose(1, 2).unflatten(2, size)
+    for axis, side in ((2, size[0]), (3, size[1])):
+        radius = min(math.ceil(3 * sigma), side - 1)
+        kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=maps.device) / sigma) ** 2)
+        kernel = (kernel / kernel.sum()).to(maps.dtype)
+        padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        windows = F.pad(maps, padding, mode="reflect").unfold(axis, 2 * radius + 1, 1)
+        maps = windows @ kernel
+    return maps.flatten(2).transpose(1, 2)

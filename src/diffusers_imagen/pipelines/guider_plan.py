@@ -7,12 +7,13 @@ from typing import Any
 
 from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.guiders.perturbed_attention_guidance import PerturbedAttentionGuidance
+from diffusers.guiders.smoothed_energy_guidance import SmoothedEnergyGuidance
 
 from diffusers_imagen.guiders.catalogue import OWN, Driven, Refused, verdict_on
 from diffusers_imagen.guiders.unet_auto_guidance import UNetAutoGuidance
 from diffusers_imagen.models.stage_model import StageModel, stage_model_for
 from diffusers_imagen.models.unet import ImagenUNet
-from diffusers_imagen.models.worsened import without_blocks, without_self_attention
+from diffusers_imagen.models.worsened import with_blurred_queries, without_blocks, without_self_attention
 from diffusers_imagen.pipelines.call_checks import Size
 from diffusers_imagen.pipelines.guider_run import StageGuider
 from diffusers_imagen.pipelines.stage_settings import per_stage
@@ -105,10 +106,13 @@ def _worse_model(guider: Any, verdict: Driven, unet: Any, size: Size) -> StageMo
         _check_levels(guider)
     if not verdict.worse:
         return None
-    configs = guider.skip_layer_config if hasattr(guider, "skip_layer_config") else guider.auto_guidance_config
+    names = ("skip_layer_config", "auto_guidance_config", "seg_guidance_config")
+    configs = next(getattr(guider, name) for name in names if hasattr(guider, name))
     places = [(config.fqn, _as_list(config.indices)) for config in configs]
     if isinstance(guider, PerturbedAttentionGuidance):
         return without_self_attention(unet, places)
+    if isinstance(guider, SmoothedEnergyGuidance):
+        return with_blurred_queries(unet, places, _blur_sigma(guider))
     for config in configs:
         if not (config.skip_attention and config.skip_ff) or config.skip_attention_scores or config.dropout != 1.0:
             raise ValueError(
@@ -116,6 +120,14 @@ def _worse_model(guider: Any, verdict: Driven, unet: Any, size: Size) -> StageMo
                 "and `skip_ff` True, `skip_attention_scores` False and `dropout` 1.0."
             )
     return without_blocks(unet, places)
+
+
+def _blur_sigma(guider: SmoothedEnergyGuidance) -> float:
+    if not guider.seg_blur_sigma > 0:
+        raise ValueError(
+            f"`seg_blur_sigma` is {guider.seg_blur_sigma!r}; give a number above 0, in places of the map."
+        )
+    return math.inf if guider.seg_blur_sigma > guider.seg_blur_threshold_inf else float(guider.seg_blur_sigma)
 
 
 def _as_list(indices: Any) -> list[int]:

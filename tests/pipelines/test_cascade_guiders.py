@@ -22,6 +22,7 @@ from diffusers.utils import logging
 
 from diffusers_imagen.guiders.catalogue import GUIDERS, Driven
 from diffusers_imagen.guiders.unet_auto_guidance import UNetAutoGuidance
+from diffusers_imagen.pipelines.guider_plan import plan_guider
 from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
 logging.set_verbosity_error()
@@ -67,7 +68,8 @@ def batches(calls: list[Any], name: str = "unet") -> list[int]:
 
 
 def test_all_that_are_driven_are_tried_here_but_the_one_without_its_package():
-    assert {*MADE, "FrequencyDecoupledGuidance"} == {n for n, v in GUIDERS.items() if isinstance(v, Driven)}
+    driven = {name: verdict for name, verdict in GUIDERS.items() if isinstance(verdict, Driven)}
+    assert set(MADE) == {name for name, verdict in driven.items() if not verdict.needs}
 
 
 @pytest.mark.parametrize("settings", [{}, {"rescale": 0.7}, {"interval": (0.25, 0.75)}])
@@ -387,6 +389,14 @@ def test_a_guider_that_changes_the_u_net_in_its_own_way_is_refused(cascade):
 
     with pytest.raises(ValueError, match="`guider` is a Mine for 'base', which changes the U-Net in `prepare_models`"):
         cascade("a cat", guider=Mine())
+
+
+@pytest.mark.parametrize("name", ["AutoGuidance", "PerturbedAttentionGuidance", "UNetAutoGuidance"])
+def test_a_u_net_of_another_kind_cannot_be_made_worse(worse_unet, name):
+    with pytest.raises(
+        ValueError, match="it makes the U-Net worse, which is known for this package's own .* Identity"
+    ):
+        plan_guider("base", MADE[name](worse_unet), torch.nn.Identity(), (8, 8))
 
 
 def test_one_scheduler_and_guider_reach_the_enlargement_with_its_small_picture(make_cascade, record_calls):

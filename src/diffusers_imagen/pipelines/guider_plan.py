@@ -98,6 +98,11 @@ def _check_alone(stage: str, guider: Any, settings: Mapping[str, Any], stages: S
 
 def _worse_model(guider: Any, verdict: Driven, unet: Any, size: Size) -> StageModel | None:
     """Check the settings of classes that need it, and return the worse network of those that want one."""
+    if verdict.worse and not isinstance(unet, ImagenUNet):
+        raise ValueError(
+            f"it makes the U-Net worse, which is known for this package's own and not for {type(unet).__name__}; take "
+            "ClassifierFreeGuidance."
+        )
     if isinstance(guider, UNetAutoGuidance):
         _check_worse_unet(guider.unet, unet, size)
         align_weights(guider.unet)

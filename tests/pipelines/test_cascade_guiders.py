@@ -394,7 +394,7 @@ def test_a_guider_that_changes_the_u_net_in_its_own_way_is_refused(cascade):
 @pytest.mark.parametrize("name", ["AutoGuidance", "PerturbedAttentionGuidance", "UNetAutoGuidance"])
 def test_a_u_net_of_another_kind_cannot_be_made_worse(worse_unet, name):
     with pytest.raises(
-        ValueError, match="it makes the U-Net worse, which is known for this package's own .* Identity"
+        ValueError, match=r"it makes the U-Net worse, which is known for this package's own .* Identity"
     ):
         plan_guider("base", MADE[name](worse_unet), torch.nn.Identity(), (8, 8))
 

@@ -13,6 +13,7 @@ from diffusers_imagen._version import __version__
 
 if TYPE_CHECKING:
     from diffusers_imagen.builtin.library import builtin_path
+    from diffusers_imagen.guiders.unet_auto_guidance import UNetAutoGuidance
     from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
     from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
     from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
@@ -23,6 +24,7 @@ __all__ = [
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
     "ImagenUNet2DConditionModel",
+    "UNetAutoGuidance",
     "__version__",
     "builtin_path",
 ]
@@ -32,8 +34,10 @@ _SOURCES = {
     "ImagenCascadeOutput": "diffusers_imagen.pipelines.pipeline_output",
     "ImagenCascadePipeline": "diffusers_imagen.pipelines.pipeline_imagen_cascade",
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
+    "UNetAutoGuidance": "diffusers_imagen.guiders.unet_auto_guidance",
     "builtin_path": "diffusers_imagen.builtin.library",
     # Diffusers looks for the base class of a component in the namespace of its library.
+    "BaseGuidance": "diffusers.guiders.guider_utils",
     "DiffusionPipeline": "diffusers.pipelines.pipeline_utils",
     "ModelMixin": "diffusers.models.modeling_utils",
 }

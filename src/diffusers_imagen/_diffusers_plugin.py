@@ -2,11 +2,12 @@
 """Makes Diffusers' own loaders know this package: the only file that changes anything in Diffusers.
 
 Diffusers trusts a fixed table of libraries, and looks pipeline and model classes up as its own attributes. Without an
-entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Three things are set:
+entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Four things are set:
 
 - `LOADABLE_CLASSES["diffusers_imagen"]`, so that components are saved under the package's short name and loaded;
 - our public classes as attributes of `diffusers`, for `DiffusionPipeline.from_pretrained` and `AutoModel`;
-- the pipeline in `AutoPipelineForText2Image`'s table.
+- the pipeline in `AutoPipelineForText2Image`'s table;
+- a guider of its own that it forgot there.
 
 Diffusers takes seconds to import, so nothing is imported for this: each entry is made right after Diffusers has
 loaded the module that it belongs to, at once where that has happened already. Retire it when Diffusers offers a
@@ -25,6 +26,8 @@ _MODELS = {
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
 }
+# Diffusers exports it from its guiders only, and would save it under a name that it cannot load.
+_GUIDERS = {"MagnitudeAwareGuidance": "diffusers.guiders.magnitude_aware_guidance"}
 _PIPELINES = {"ImagenCascadePipeline": "diffusers_imagen.pipelines.pipeline_imagen_cascade"}
 
 
@@ -43,6 +46,10 @@ def _trust_package(loading: ModuleType) -> None:
 
 def _expose_models(_: ModuleType) -> None:
     _expose(_MODELS)
+
+
+def _expose_guiders(_: ModuleType) -> None:
+    _expose(_GUIDERS)
 
 
 def _expose_pipelines(_: ModuleType) -> None:
@@ -69,6 +76,7 @@ _ACTIONS: dict[str, Callable[[ModuleType], None]] = {
     "diffusers.pipelines.pipeline_utils": _expose_pipelines,
     "diffusers.pipelines.auto_pipeline": _offer_for_text_to_image,
     **dict.fromkeys(_MODELS.values(), _expose_models),
+    **dict.fromkeys(_GUIDERS.values(), _expose_guiders),
     **dict.fromkeys(_PIPELINES.values(), _expose_pipelines),
 }
 

@@ -20,6 +20,7 @@ PUBLIC = [
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
     "ImagenUNet2DConditionModel",
+    "UNetAutoGuidance",
     "__version__",
     "builtin_path",
 ]

@@ -19,6 +19,7 @@ PIPELINES = ("pipelines/pipeline_imagen_cascade.py", "pipelines/stored_pipeline.
 TAKE_KEYWORDS = {
     "pipelines/stored_pipeline.py": ["from_pretrained", "save_pretrained"],
     "pipelines/disk_offload.py": ["pre_forward"],
+    "guiders/unet_auto_guidance.py": ["new", "save_pretrained", "from_pretrained"],
 }
 COPYRIGHT = "# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0."
 VAGUE = {"utils.py", "helpers.py", "common.py", "misc.py"}

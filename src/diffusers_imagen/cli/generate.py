@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffusers_imagen.cli.guider_option import make_guiders, parse_guiders
 from diffusers_imagen.cli.scheduler_option import make_scheduler, parse_schedulers
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ def generate(
             "base=UniPCMultistepScheduler:solver_order=3,sr_1=DDIMScheduler. See `diffusers-imagen schedulers`."
         ),
     ] = None,
+    guider: Annotated[
+        str | None,
+        typer.Option(
+            help="A Diffusers guider's class in place of --guidance, for the base or stage=class pairs, with options after "
+            "colons: base=AdaptiveProjectedGuidance:guidance_scale=8:eta=0."
+        ),
+    ] = None,
     checkpoint: Annotated[
         str, typer.Option(help="A folder, a built-in cascade's name, or a Hub repository.")
     ] = DEFAULT_CHECKPOINT,
@@ -50,11 +58,12 @@ def generate(
         "num_inference_steps": parse_stage_values("steps", steps, int),
         "guidance_scale": parse_stage_values("guidance", guidance, float),
     }
-    schedulers = parse_schedulers(scheduler)
+    schedulers, guiders = parse_schedulers(scheduler), parse_guiders(guider)
 
     started = time.perf_counter()
     pipe = load_pipeline(checkpoint, device)
     set_schedulers(pipe, schedulers)
+    arguments["guider"] = make_guiders(guiders)
     loaded = time.perf_counter()
     import torch
 

@@ -22,6 +22,20 @@ def parse_schedulers(text: str | None) -> dict[str, tuple[str, dict[str, Any]]]:
     Raises:
         ValueError: what is neither.
     """
+    return parse_classes("scheduler", text, EXAMPLE)
+
+
+def parse_classes(option: str, text: str | None, example: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Read classes with options by stage, as `parse_schedulers` says.
+
+    Args:
+        option: its name, for messages.
+        text: what was given, or `None`.
+        example: of what may be given.
+
+    Raises:
+        ValueError: what is neither.
+    """
     wanted: dict[str, tuple[str, dict[str, Any]]] = {}
     for part in [] if text is None else text.split(","):
         head, *options = part.split(":")
@@ -29,7 +43,7 @@ def parse_schedulers(text: str | None) -> dict[str, tuple[str, dict[str, Any]]]:
         stage = stage.strip() or "base"
         pairs = [option.partition("=") for option in options]
         if not name.strip() or stage in wanted or not all(key.strip() and value for key, _, value in pairs):
-            raise ValueError(f"`--scheduler` is {text!r}; give a class name or stage=class pairs, such as {EXAMPLE}.")
+            raise ValueError(f"`--{option}` is {text!r}; give a class name or stage=class pairs, such as {example}.")
         wanted[stage] = (name.strip(), {key.strip(): _value(value) for key, _, value in pairs})
     return wanted
 

@@ -20,6 +20,7 @@ from diffusers_imagen.diffusion.noise import alpha_sigma
 from diffusers_imagen.diffusion.prediction import to_x_0
 from diffusers_imagen.diffusion.thresholding import threshold
 from diffusers_imagen.models.stage_model import Prediction, StageModel
+from diffusers_imagen.pipelines.guider_run import GuiderRun, StageGuider, Wanted
 from diffusers_imagen.pipelines.stage_settings import StageSettings
 from diffusers_imagen.schedulers.bridge import SchedulerBridge
 
@@ -68,12 +69,13 @@ class StageCondition:
 
 @dataclass(frozen=True)
 class _Part:
-    """Pictures that go through the U-Net together: their place in the batch and a scheduler of their own."""
+    """Pictures that go through the U-Net together: their place in the batch, a scheduler and a guider of their own."""
 
     rows: slice
     condition: StageCondition
     bridge: SchedulerBridge
     generators: list[torch.Generator] | None
+    guider: GuiderRun | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def denoise_stage(
     settings: StageSettings,
     control: StepControl,
     generator: Generator = None,
+    guider: StageGuider | None = None,
 ) -> Tensor:
     """Draw the pictures of one stage.
 
@@ -117,17 +120,21 @@ def denoise_stage(
         settings: guidance and thresholding.
         control: the caller's hooks.
         generator: source of the noise that stochastic schedulers add, one for all pictures or one for each.
+        guider: a Diffusers guider, which guides in place of the settings and `control.guidance_scale`.
 
     Returns:
         Pictures (B, C, H, W), near [-1, 1], in float32.
     """
-    parts = _split(bridge, condition, generator, settings.max_batch_size)
+    parts = _split(bridge, condition, generator, settings.max_batch_size, guider)
     for index, timestep in enumerate(timesteps):
         if control.interrupted():
             break
         guidance_scale = control.guidance_scale()
         if not in_interval(index, len(timesteps), settings.guidance_interval):
             guidance_scale = 1.0
+        for part in parts:
+            if part.guider is not None:
+                part.guider.begin_step(index, len(timesteps), timestep)
         if len(parts) == 1:
             sample = _step(model, parts[0], timestep, sample, guidance_scale, settings)
         else:
@@ -145,7 +152,7 @@ def predict_x_0(
     alpha: float,
     sigma: float,
     condition: StageCondition,
-    guidance_scale: float,
+    guidance: float | GuiderRun,
     settings: StageSettings,
 ) -> tuple[Tensor, Tensor | None]:
     """Predict the guided, thresholded clean pictures and the learned variance, if there is one.
@@ -156,10 +163,10 @@ def predict_x_0(
         alpha: scale of the clean picture in `sample`, 0 or more.
         sigma: scale of the noise in `sample`, 0 or more.
         condition: text and smaller picture.
-        guidance_scale: 1 for none.
+        guidance: a scale, 1 for none, or a guider that has begun this step.
         settings: rescaling and thresholding.
     """
-    x_0, variance = _guided(model, sample, alpha, sigma, condition, guidance_scale, settings.guidance_rescale)
+    x_0, variance = _guided(model, sample, alpha, sigma, condition, guidance, settings.guidance_rescale)
     x_0 = threshold(x_0, settings.thresholding, settings.threshold_percentile, settings.threshold_max)
     return x_0, variance
 
@@ -170,31 +177,45 @@ def _guided(
     alpha: float,
     sigma: float,
     condition: StageCondition,
-    guidance_scale: float,
+    guidance: float | GuiderRun,
     rescale: float,
 ) -> tuple[Tensor, Tensor | None]:
     """Predict as `predict_x_0`, before thresholding; what it holds of the batch ends here."""
-    process = model.noise_process
-    log_snr = torch.tensor(_log_snr(alpha, sigma), dtype=torch.float32, device=sample.device)
-    log_snr = process.schedule.clamp(log_snr).expand(sample.shape[0])
+    log_snr = torch.tensor(_log_snr(alpha, sigma), dtype=torch.float32, device=sample.device).expand(sample.shape[0])
     # Only the noisy picture is scaled: the smaller picture is a condition, not the diffused variable. Scaled along
     # with it, it would vanish under the schedulers whose noise is as large as sigma.
     x_t = sample / math.hypot(alpha, sigma)
-    model_alpha, model_sigma = alpha_sigma(log_snr)
-
-    def x_0_of(prediction: Tensor) -> Tensor:
-        return to_x_0(prediction, x_t, model_alpha, model_sigma, process.prediction_type)
-
-    if guidance_scale == 1.0:
+    if isinstance(guidance, GuiderRun):
+        return _guided_by(guidance, model, x_t, log_snr, condition)
+    if guidance == 1.0:
         prediction = _predict(model, x_t, log_snr, condition)
-        return x_0_of(prediction.value), prediction.variance
+        return prediction.value, prediction.variance
     prediction, negative = _predict_both(model, x_t, log_snr, condition)
-    x_0 = guide(x_0_of(prediction.value), x_0_of(negative.value), guidance_scale, rescale)
-    return x_0, prediction.variance
+    return guide(prediction.value, negative.value, guidance, rescale), prediction.variance
+
+
+def _guided_by(
+    guider: GuiderRun, model: StageModel, x_t: Tensor, log_snr: Tensor, condition: StageCondition
+) -> tuple[Tensor, Tensor | None]:
+    """Predict what a guider wants, the texts of one U-Net in a single forward pass, and have it guide."""
+    predicted: dict[Wanted, Prediction] = {}
+    if Wanted(negative=True) in guider.wanted:
+        both = _predict_both(model, x_t, log_snr, condition)
+        predicted = {Wanted(): both[0], Wanted(negative=True): both[1]}
+    for wanted in guider.wanted:
+        if wanted not in predicted:
+            source = guider.worse if wanted.worse and guider.worse is not None else model
+            predicted[wanted] = _predict(source, x_t, log_snr, condition, wanted.negative)
+    x_0s = [predicted[wanted].value for wanted in guider.wanted]
+    return guider.guide(x_0s, x_t, *alpha_sigma(_trained(model, log_snr))), predicted[guider.wanted[0]].variance
 
 
 def _split(
-    bridge: SchedulerBridge, condition: StageCondition, generator: Generator, size: int | None
+    bridge: SchedulerBridge,
+    condition: StageCondition,
+    generator: Generator,
+    size: int | None,
+    guider: StageGuider | None,
 ) -> list["_Part"]:
     """Return the parts of the batch; the first keeps the scheduler itself, before whose first step copies are equal."""
     conditions = condition.split(size)
@@ -205,7 +226,8 @@ def _split(
     for number, own in enumerate(conditions):
         rows = slice(start, start + len(own.text))
         generators = None if generator is None else generator[rows]
-        parts.append(_Part(rows, own, copy.deepcopy(bridge) if number else bridge, generators))
+        run = None if guider is None else GuiderRun(guider)
+        parts.append(_Part(rows, own, copy.deepcopy(bridge) if number else bridge, generators, run))
         start = rows.stop
     return parts
 
@@ -215,7 +237,8 @@ def _step(
 ) -> Tensor:
     """Go one step with the pictures of a part."""
     alpha, sigma = part.bridge.noise_level(timestep)
-    x_0, variance = predict_x_0(model, sample, alpha, sigma, part.condition, guidance_scale, settings)
+    guidance = guidance_scale if part.guider is None else part.guider
+    x_0, variance = predict_x_0(model, sample, alpha, sigma, part.condition, guidance, settings)
     return part.bridge.step(x_0, timestep, sample, variance=variance, generator=part.generators)
 
 
@@ -225,26 +248,43 @@ def _log_snr(alpha: float, sigma: float) -> float:
     return math.inf if sigma == 0 else 2 * math.log(alpha / sigma)
 
 
-def _predict(model: StageModel, x_t: Tensor, log_snr: Tensor, condition: StageCondition) -> Prediction:
-    return model.predict(x_t, log_snr, condition.text, condition.text_mask, condition.low_res, condition.noise_level)
+def _trained(model: StageModel, log_snr: Tensor) -> Tensor:
+    return model.noise_process.schedule.clamp(log_snr)
+
+
+def _predict(
+    model: StageModel, x_t: Tensor, log_snr: Tensor, condition: StageCondition, negative: bool = False
+) -> Prediction:
+    """Predict x_0 with the text or with the negative one."""
+    texts = (condition.text, condition.text_mask)
+    if negative:
+        texts = (condition.negative_text, condition.negative_mask)
+    level = _trained(model, log_snr)
+    output = model.predict(x_t, level, *texts, condition.low_res, condition.noise_level)
+    return Prediction(_as_x_0(model, output.value, x_t, level), output.variance)
 
 
 def _predict_both(
     model: StageModel, x_t: Tensor, log_snr: Tensor, condition: StageCondition
 ) -> tuple[Prediction, Prediction]:
-    """Predict with the text and with the negative one in a single forward pass."""
+    """Predict x_0 with the text and with the negative one in a single forward pass."""
     text, text_mask = condition.both_texts
+    level = _trained(model, log_snr)
     output = model.predict(
         _twice(x_t),
-        _twice(log_snr),
+        _twice(level),
         text,
         text_mask,
         None if condition.low_res is None else _twice(condition.low_res),
         None if condition.noise_level is None else _twice(condition.noise_level),
     )
-    values = output.value.chunk(2)
+    values = [_as_x_0(model, value, x_t, level) for value in output.value.chunk(2)]
     variances = (None, None) if output.variance is None else output.variance.chunk(2)
     return Prediction(values[0], variances[0]), Prediction(values[1], variances[1])
+
+
+def _as_x_0(model: StageModel, prediction: Tensor, x_t: Tensor, log_snr: Tensor) -> Tensor:
+    return to_x_0(prediction, x_t, *alpha_sigma(log_snr), model.noise_process.prediction_type)
 
 
 def _twice(value: Tensor) -> Tensor:

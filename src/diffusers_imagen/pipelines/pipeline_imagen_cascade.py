@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import replace_example_docstring
@@ -25,6 +26,7 @@ from diffusers_imagen.pipelines.call_checks import (
     stage_sizes,
 )
 from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl, denoise_stage
+from diffusers_imagen.pipelines.guider_plan import stage_guiders
 from diffusers_imagen.pipelines.pictures import finished_pictures, given_pictures, shrunk
 from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
 from diffusers_imagen.pipelines.stage_plan import check_unets, plan_stages
@@ -75,6 +77,7 @@ class ImagenCascadePipeline(StoredPipeline):
         sr_scheduler_1: its scheduler.
         sr_unet_2: the second enlargement, or `None`.
         sr_scheduler_2: its scheduler.
+        guider: a Diffusers guider of the base, in place of its `guidance_scale`, or `None`.
         stages: saved settings by stage name, `{"base": {"num_inference_steps": 20, ...}, "sr_1": {...}}`; see
             `StageSettings`.
         text: how prompts are encoded, `{"layers": [...], "prefix": ..., "max_length": ..., "padding": ...}`.
@@ -91,6 +94,7 @@ class ImagenCascadePipeline(StoredPipeline):
         "sr_scheduler_1",
         "sr_unet_2",
         "sr_scheduler_2",
+        "guider",
     ]
     _callback_tensor_inputs = ["latents"]  # noqa: RUF012
 
@@ -104,6 +108,7 @@ class ImagenCascadePipeline(StoredPipeline):
         sr_scheduler_1: SchedulerMixin | None,
         sr_unet_2: EfficientUNet2DConditionModel | None,
         sr_scheduler_2: SchedulerMixin | None,
+        guider: BaseGuidance | None,
         stages: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
     ) -> None:
@@ -119,6 +124,7 @@ class ImagenCascadePipeline(StoredPipeline):
             sr_scheduler_1=sr_scheduler_1,
             sr_unet_2=sr_unet_2,
             sr_scheduler_2=sr_scheduler_2,
+            guider=guider,
         )
         self.register_to_config(stages=stages, text=text)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True)
@@ -223,6 +229,7 @@ class ImagenCascadePipeline(StoredPipeline):
         sigmas: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
         guidance_rescale: float | Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
+        guider: BaseGuidance | Mapping[str, BaseGuidance | None] | None = None,
         thresholding: str | Mapping[str, str] | None = None,
         max_batch_size: int | Mapping[str, int | None] | None = None,
         generator: Generator = None,
@@ -257,6 +264,8 @@ class ImagenCascadePipeline(StoredPipeline):
             sigmas: per stage, likewise.
             guidance_rescale: per stage, in [0, 1] (arXiv:2305.08891).
             guidance_interval: per stage, fractions of the steps between which guidance is on.
+            guider: per stage, a guider of Diffusers, which guides in place of the three before; a mapping to `None`
+                guides without the pipeline's own. See `docs/guiders.md`.
             thresholding: per stage, "dynamic", "static" or "none".
             max_batch_size: how many pictures the U-Net gets at once, for less memory: one number for every stage, or by
                 stage. Pictures, steps and callbacks are the same as without it.
@@ -305,6 +314,7 @@ class ImagenCascadePipeline(StoredPipeline):
             "sigmas": per_stage("sigmas", sigmas, self.stage_names),
         }
         sizes = self._sizes(names, small, height, width)
+        guiders = stage_guiders(guider, self.guider, arguments, self._unets, sizes)
         schedulers = dict(zip(STAGES, (self.scheduler, self.sr_scheduler_1, self.sr_scheduler_2), strict=True))
         plans = plan_stages(names, self._unets, schedulers, settings, sizes, schedules)
         embeds = (prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask)
@@ -343,7 +353,8 @@ class ImagenCascadePipeline(StoredPipeline):
             condition = plan.condition(TextEmbeddings(*text[:2]), TextEmbeddings(*text[2:]), small, generator)
             steps = plan.set_timesteps(device)
             first = latents if plan is plans[0] else None
-            self._guidance_scale = plan.settings.guidance_scale
+            stage_guider = guiders.get(plan.name)
+            self._guidance_scale = plan.settings.guidance_scale if stage_guider is None else stage_guider.scale
             with self.progress_bar(total=len(steps)) as progress:
                 progress.set_description(plan.name)
                 done = sum(counts[: len(finished)])
@@ -358,6 +369,7 @@ class ImagenCascadePipeline(StoredPipeline):
                     plan.settings,
                     control,
                     generator,
+                    stage_guider,
                 )
             finished[plan.name] = small
         self.maybe_free_model_hooks()

@@ -52,6 +52,8 @@ class StoredPipeline(DiffusionPipeline):
             # What is overwritten may be what the weights are mapped from.
             for model in self._models.values():
                 align_weights(model)
+        # A component that was None when the pipeline was made, and is set since, is noted as None still.
+        self.register_modules(**super().components)
         with saved_without_adapters({name: model for name, model in self._models.items() if "unet" in name}):
             super().save_pretrained(save_directory, **kwargs)
 

@@ -83,7 +83,6 @@ def our_cascade(base: nn.Module, enlargement: nn.Module) -> ImagenCascadePipelin
         sr_scheduler_1=schedulers[1],
         sr_unet_2=None,
         sr_scheduler_2=None,
-        guider=None,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -70,7 +70,7 @@ def make_cascade(cascade_parts: dict[str, Any]) -> Callable[..., ImagenCascadePi
             exists = stages > number
             parts[f"sr_unet_{number}"] = parts[f"sr_unet_{number}"] if exists else None
             parts[f"sr_scheduler_{number}"] = ddim() if exists else None
-        parts = {**parts, "scheduler": ddim(), "guider": None, "text": {"max_length": 12}} | components
+        parts = {**parts, "scheduler": ddim(), "text": {"max_length": 12}} | components
         pipe = ImagenCascadePipeline(**parts, stages=STAGES if settings is None else settings)
         pipe.set_progress_bar_config(disable=True)
         return pipe

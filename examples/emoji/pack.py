@@ -82,7 +82,6 @@ def assemble(
         sr_scheduler_1=None if sr is None else scheduler(),
         sr_unet_2=None,
         sr_scheduler_2=None,
-        guider=None,
         stages=stages,
         text=TEXT,
     )

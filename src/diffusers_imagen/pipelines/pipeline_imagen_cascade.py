@@ -37,7 +37,7 @@ from diffusers_imagen.pipelines.stage_settings import (
     per_stage,
     saved_settings,
 )
-from diffusers_imagen.pipelines.stored_pipeline import StoredPipeline
+from diffusers_imagen.pipelines.stored_pipeline import StoredPipeline, with_late_components
 from diffusers_imagen.pipelines.text_batches import (
     Embeds,
     Prompts,
@@ -77,10 +77,10 @@ class ImagenCascadePipeline(StoredPipeline):
         sr_scheduler_1: its scheduler.
         sr_unet_2: the second enlargement, or `None`.
         sr_scheduler_2: its scheduler.
-        guider: a Diffusers guider of the base, in place of its `guidance_scale`, or `None`.
         stages: saved settings by stage name, `{"base": {"num_inference_steps": 20, ...}, "sr_1": {...}}`; see
             `StageSettings`.
         text: how prompts are encoded, `{"layers": [...], "prefix": ..., "max_length": ..., "padding": ...}`.
+        guider: a Diffusers guider of the base, in place of its `guidance_scale`, or `None`.
 
     Raises:
         ValueError: settings that no stage knows.
@@ -98,6 +98,7 @@ class ImagenCascadePipeline(StoredPipeline):
     ]
     _callback_tensor_inputs = ["latents"]  # noqa: RUF012
 
+    @with_late_components("guider")
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase | None,
@@ -108,9 +109,10 @@ class ImagenCascadePipeline(StoredPipeline):
         sr_scheduler_1: SchedulerMixin | None,
         sr_unet_2: EfficientUNet2DConditionModel | None,
         sr_scheduler_2: SchedulerMixin | None,
-        guider: BaseGuidance | None,
         stages: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
+        *,
+        guider: BaseGuidance | None = None,
     ) -> None:
         super().__init__()
         saved_settings(stages)

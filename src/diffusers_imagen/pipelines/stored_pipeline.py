@@ -1,8 +1,10 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """How a cascade is loaded, saved and kept in memory: all that `ImagenCascadePipeline` does besides drawing."""
 
+import inspect
 import os
 import tempfile
+from collections.abc import Callable
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,29 @@ from diffusers_imagen.pipelines.adapters import saved_without_adapters
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
 from diffusers_imagen.pipelines.loading import checkpoint_place, unreadable
 from diffusers_imagen.pipelines.weights import align_weights
+
+
+def with_late_components(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have Diffusers' loaders take parameters for components although they have a default.
+
+    What has one is a setting to them: `DiffusionPipeline.from_pretrained(folder, guider=...)` would drop what is given.
+    Components that most cascades lack need no mention when a pipeline is made by hand, all the same.
+
+    Args:
+        names: keyword parameters of the constructor that is decorated.
+    """
+
+    def mark(constructor: Callable[..., None]) -> Callable[..., None]:
+        shown: Any = constructor
+        signature = inspect.signature(constructor)
+        empty = inspect.Parameter.empty
+        parameters = [
+            one.replace(default=empty) if one.name in names else one for one in signature.parameters.values()
+        ]
+        shown.__signature__ = signature.replace(parameters=parameters)
+        return constructor
+
+    return mark
 
 
 class StoredPipeline(DiffusionPipeline):

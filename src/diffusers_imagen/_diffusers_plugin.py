@@ -2,9 +2,11 @@
 """Makes Diffusers' own loaders know this package: the only file that changes anything in Diffusers.
 
 Diffusers trusts a fixed table of libraries, and looks pipeline and model classes up as its own attributes. Without an
-entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Three things are set:
+entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Four things are set:
 
 - `LOADABLE_CLASSES["diffusers_imagen"]`, so that components are saved under the package's short name and loaded;
+- `diffusers.pipelines.diffusers_imagen_remote`, the name under which exported cascades carry their own code: where the
+  package is installed, its classes are taken and that code is not run;
 - our public classes as attributes of `diffusers`, for `DiffusionPipeline.from_pretrained` and `AutoModel`;
 - the pipeline in `AutoPipelineForText2Image`'s table.
 
@@ -21,6 +23,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 PACKAGE = "diffusers_imagen"
+REMOTE_CODE = "diffusers_imagen_remote"
 _MODELS = {
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
@@ -39,6 +42,11 @@ def register() -> None:
 
 def _trust_package(loading: ModuleType) -> None:
     loading.LOADABLE_CLASSES.setdefault(PACKAGE, {})
+
+
+def _prefer_package(_: ModuleType) -> None:
+    # By its name: Diffusers replaces the module that was loaded by a lazy one.
+    setattr(sys.modules["diffusers.pipelines"], REMOTE_CODE, sys.modules[PACKAGE])
 
 
 def _expose_models(_: ModuleType) -> None:
@@ -64,6 +72,7 @@ def _offer_for_text_to_image(auto: ModuleType) -> None:
 
 
 _ACTIONS: dict[str, Callable[[ModuleType], None]] = {
+    "diffusers.pipelines": _prefer_package,
     "diffusers.pipelines.pipeline_loading_utils": _trust_package,
     "diffusers.models.auto_model": _expose_models,
     "diffusers.pipelines.pipeline_utils": _expose_pipelines,

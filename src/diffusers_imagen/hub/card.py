@@ -126,9 +126,11 @@ def _prompts_of(path: Path) -> list[str]:
 
 def _usage(cascade: SavedCascade, place: str) -> str:
     lines = [
+        "With the package diffusers-imagen installed:",
+        "",
         "```python",
         "import torch",
-        "import diffusers_imagen  # makes Diffusers know the cascade: pip install diffusers-imagen",
+        "import diffusers_imagen  # makes Diffusers know the cascade",
         "from diffusers import DiffusionPipeline",
         "",
         f'pipe = DiffusionPipeline.from_pretrained("{place}")',
@@ -198,7 +200,8 @@ def _evaluation(facts: CardFacts) -> Iterator[str]:
 def _licences(cascade: SavedCascade, facts: CardFacts) -> str:
     models = [name for name, component in cascade.components.items() if component.parameters]
     names = list(dict.fromkeys(("whole", *models, "data", *facts.licenses)))
-    stated = {"whole": facts.license, **facts.licenses}
+    unets = {unet.name: facts.license and "as the whole" for unet, _ in cascade.stages.values()}
+    stated = {"whole": facts.license, **unets, **facts.licenses}
     return _table(("part", "licence"), [(name, stated.get(name) or _UNSTATED) for name in names])
 
 

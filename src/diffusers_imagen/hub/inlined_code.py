@@ -133,7 +133,7 @@ def _names_bound_otherwise(node: ast.AST) -> set[str]:
 def _edits(module: _Module, renamed: Mapping[str, str]) -> Iterator[_Edit]:
     for statement in _own_imports(module.tree):
         yield *_span(statement), "" if statement in module.tree.body else "pass"
-    for node in ast.walk(module.tree):
+    for node in ast.walk(module.tree) if renamed else ():
         if twice := (_names_bound_otherwise(node) & renamed.keys()):
             raise ValueError(
                 f"{module.name} binds {sorted(twice)} to more than one thing; call one of them otherwise."

@@ -86,7 +86,7 @@ def check_text_weights(text_encoder: Any) -> None:
         OSError: naming the folder's files, when fewer than half of the model's weights are in them.
     """
     config = getattr(text_encoder, "config", None)
-    place = getattr(config, "_name_or_path", "")
+    place = getattr(config, "name_or_path", "")
     files = sorted(Path(place).glob("*.safetensors")) if place and Path(place).is_dir() else []
     if not files or hasattr(config, "quantization_config"):
         return

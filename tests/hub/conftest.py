@@ -26,6 +26,7 @@ class HubStore:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.branches: dict[str, dict[str, str]] = {}
         self.messages: dict[str, str] = {}
+        self.private: set[str] = set()
         self.large_files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.switches: dict[str, Any] = {}
@@ -108,6 +109,8 @@ class HubHandler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             asked = json.loads(body)
             repo = f"{asked.get('organization') or 'me'}/{asked['name']}"
+            if asked.get("private") or asked.get("visibility") == "private":
+                self.store.private.add(repo)
             return self.answer({"url": self.url(repo), "name": repo}, 200 if self.store.create(repo) else 409)
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
@@ -191,8 +194,12 @@ class HubHandler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.store.large_files[value["oid"]]
             elif entry["key"] == "deletedFile":
                 deleted.append(value["path"])
-        sha = self.store.commit(repo, branch, files, deleted, message)
-        self.answer({"success": True, "commitOid": sha, "commitUrl": f"{self.url(repo)}/commit/{sha}"})
+        asks = "create_pr=1" in urlparse(self.path).query
+        if asks:
+            self.store.branches[repo]["refs/pr/1"] = self.store.branches[repo][branch]
+        sha = self.store.commit(repo, "refs/pr/1" if asks else branch, files, deleted, message)
+        request = {"pullRequestUrl": f"{self.url(repo)}/discussions/1"} if asks else {}
+        self.answer({"success": True, "commitOid": sha, "commitUrl": f"{self.url(repo)}/commit/{sha}"} | request)
 
     def upload_mode(self, path: str) -> dict[str, Any]:
         mode = "lfs" if path.endswith((".safetensors", ".png")) else "regular"

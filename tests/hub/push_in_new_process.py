@@ -58,9 +58,10 @@ def edit_card(repo):
 pipe = ImagenCascadePipeline.from_pretrained(folder)
 facts = CardFacts(license="apache-2.0", licenses={"data": "CC0"}, language=("en", "zh"))
 note("pipeline", lambda: pipe.push_to_hub("me/pushed", commit_message="The first", card=facts))
-note("saved", lambda: pipe.save_pretrained(work / "saved", push_to_hub=True, repo_id="me/saved", card=facts))
+note("saved", lambda: pipe.save_pretrained(work / "saved", push_to_hub=True, card=facts))
 note("unet", lambda: pipe.unet.push_to_hub("me/unet"))
 note("program", lambda: program("push", folder, "me/program"))
+note("request", lambda: pipe.push_to_hub("me/request", create_pr=True, private=True).pr_url)
 note("pickles", lambda: pipe.push_to_hub("me/pickles", safe_serialization=False))
 note("no name", lambda: pipe.push_to_hub("me/too/deep"))
 

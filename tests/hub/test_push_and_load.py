@@ -148,6 +148,11 @@ def test_the_card_that_is_sent_tells_the_hub_what_it_is(hub, pushed):
     assert "\n# pushed\n" in card
 
 
+def test_the_card_names_the_account_that_only_the_hub_knew(hub, pushed):
+    assert pushed["saved"] == "None"
+    assert 'DiffusionPipeline.from_pretrained("me/saved")' in hub.store.files("me/saved")["README.md"].decode()
+
+
 def test_a_commit_has_the_message_that_was_asked_for(hub, pushed):
     assert hub.store.messages[pushed["pipeline"].rpartition("/")[2]] == "The first"
 
@@ -156,6 +161,13 @@ def test_pickles_and_impossible_names_are_refused_before_anything_is_sent(hub, p
     assert pushed["pickles"].startswith("ValueError: `safe_serialization` is False")
     assert pushed["no name"].startswith("ValueError: `repo_id` is 'me/too/deep'")
     assert "me/pickles" not in hub.store.branches
+
+
+def test_a_pull_request_leaves_the_main_branch_and_a_new_repository_may_be_private(hub, pushed):
+    assert pushed["request"] == f"{hub.url}/me/request/discussions/1"
+    assert hub.store.files("me/request") == {}
+    assert set(hub.store.files("me/request", "refs/pr/1")) == FILES
+    assert hub.store.private == {"me/request"}
 
 
 def test_an_interrupted_upload_leaves_the_repository_as_it_was(hub, pushed):

@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
+from diffusers_imagen.hub.facts import CardFacts
 from diffusers_imagen.hub.publish import plan_upload, stale_weights
 from diffusers_imagen.hub.saved_cascade import read_cascade, weights_kind
 
@@ -90,6 +92,23 @@ def test_a_card_in_the_folder_is_the_one_that_is_sent(folder):
     upload = plan_upload(folder, "me/cats")
     assert upload.card == "# My own"
     assert "README.md" not in upload.files
+
+
+def test_facts_renew_a_card_that_nobody_edited_and_bring_their_pictures(folder, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "grid.png")
+    facts = CardFacts(license="mit", pictures=tmp_path / "grid.png")
+    (folder / "README.md").write_text(plan_upload(folder, "me/cats").card, encoding="utf-8")
+    upload = plan_upload(folder, "me/cats", facts)
+    assert "license: mit" in upload.card
+    assert upload.files["pictures.png"] == tmp_path / "grid.png"
+    (folder / "README.md").write_text("# My own")
+    assert plan_upload(folder, "me/cats", facts).card == "# My own"
+
+
+def test_the_account_of_a_repository_may_be_left_to_the_hub(folder):
+    card = plan_upload(folder, "cats").card
+    assert "\n# cats\n" in card
+    assert 'from_pretrained("ACCOUNT/NAME")' in card
 
 
 @pytest.mark.parametrize(

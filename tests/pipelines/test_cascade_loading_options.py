@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoModel, DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import (
+    AutoModel,
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+    DiffusionPipeline,
+    PipelineQuantizationConfig,
+)
 from diffusers.quantizers import auto as quantizers
 from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
@@ -136,3 +142,15 @@ def test_a_u_net_loads_by_auto_model_in_another_dtype(saved):
     unet = AutoModel.from_pretrained(str(saved), subfolder="unet", dtype=torch.bfloat16)
     assert type(unet) is ImagenUNet2DConditionModel
     assert unet.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("task", [AutoPipelineForImage2Image, AutoPipelineForInpainting])
+def test_tasks_that_a_cascade_does_not_do_are_refused(saved, task):
+    with pytest.raises(ValueError, match="can't find a pipeline linked to ImagenCascadePipeline"):
+        task.from_pretrained(str(saved))
+
+
+def test_what_does_not_apply_is_not_there(make_cascade):
+    pipe = make_cascade(1)
+    assert not hasattr(pipe, "from_single_file")
+    assert not hasattr(pipe, "vae")

@@ -29,7 +29,7 @@ def model_card(cascade: SavedCascade, facts: CardFacts, repo_id: str | None = No
     Args:
         cascade: as it is saved.
         facts: what the author tells.
-        repo_id: the Hub repository; `None` for one that is not known yet.
+        repo_id: the Hub repository, or its name without the account; `None` for one that is not known yet.
 
     Raises:
         ValueError: facts that cannot be read.
@@ -41,7 +41,7 @@ def model_card(cascade: SavedCascade, facts: CardFacts, repo_id: str | None = No
         facts.description or _one_sentence(cascade),
         *_pictures(facts),
         "## Use",
-        _usage(cascade, repo_id or _UNKNOWN),
+        _usage(cascade, repo_id if repo_id and "/" in repo_id else _UNKNOWN),
         "## What it is",
         *_parts(cascade),
         "## Data",

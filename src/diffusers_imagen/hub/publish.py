@@ -85,10 +85,11 @@ def push(upload: Upload, options: PushOptions) -> str:
     """
     api = HfApi(token=options.token)
     repo = api.create_repo(upload.repo_id, private=options.private, exist_ok=True).repo_id
-    kept = not is_edited(upload.card) and (there := _card_there(api, repo)) is not None and is_edited(there)
+    card = with_repository(upload.card, repo)
+    kept = not is_edited(card) and (there := _card_there(api, repo)) is not None and is_edited(there)
     adds = [CommitOperationAdd(path, source) for path, source in upload.files.items()]
     if not kept:
-        adds.append(CommitOperationAdd(CARD, upload.card.encode()))
+        adds.append(CommitOperationAdd(CARD, card.encode()))
     deletes = [CommitOperationDelete(path) for path in stale_weights(upload.files, api.list_repo_files(repo))]
     message = options.commit_message or f"Upload {upload.cascade.index['_class_name']}"
     commit: str = api.create_commit(repo, [*adds, *deletes], commit_message=message, create_pr=options.create_pr)

@@ -22,7 +22,6 @@ import diffusers_imagen
 from diffusers_imagen import EfficientUNet2DConditionModel, ImagenCascadePipeline, ImagenUNet2DConditionModel
 from diffusers_imagen.builtin.library import MANIFEST, write_packed
 from diffusers_imagen.builtin.packing import pack_q8, unpack_tensors
-from diffusers_imagen.models.stored_model import forget_weights
 
 NAME = "imagen-emoji"
 PACKED = Path(diffusers_imagen.__file__).parent / "builtin" / NAME
@@ -56,8 +55,6 @@ def main() -> None:
         for component, path in UNET_WEIGHTS.items():
             if getattr(pipe, component) is not None:
                 weights[path] = pack_q8(load_file(Path(folder) / path))
-                # What is unpacked later is rounded.
-                forget_weights(Path(folder) / component)
         small = [p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".safetensors"]
         files = {str(path.relative_to(folder)): path for path in small}
         compact_json(Path(folder) / "tokenizer" / "tokenizer.json")

@@ -88,7 +88,8 @@ def check_text_weights(text_encoder: Any) -> None:
     config = getattr(text_encoder, "config", None)
     place = getattr(config, "name_or_path", "")
     files = sorted(Path(place).glob("*.safetensors")) if place and Path(place).is_dir() else []
-    if not files or hasattr(config, "quantization_config"):
+    if not files or hasattr(config, "quantization_config") or getattr(text_encoder, "peft_config", None):
+        # Quantized and adapted layers have other names.
         return
     stored: set[str] = set()
     for path in files:

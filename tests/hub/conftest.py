@@ -253,7 +253,7 @@ class Hub:
         """Run a program of this folder to its end in a new process that knows no other Hub."""
         result = subprocess.run(
             [sys.executable, *python, PROGRAMS / program, *arguments],
-            env=self.environment(**environment), capture_output=True, text=True, timeout=110,
+            env=self.environment(**environment), capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
 

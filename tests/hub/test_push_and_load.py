@@ -26,6 +26,8 @@ FILES = {
     "text_encoder/model.safetensors", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
     "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
 }  # fmt: skip
+# The processes' work counts for the first test that asks for it.
+pytestmark = pytest.mark.timeout(600)
 ROUTES = ["ours", "theirs", "auto"]
 OURS = "diffusers_imagen.pipelines.pipeline_imagen_cascade.ImagenCascadePipeline"
 

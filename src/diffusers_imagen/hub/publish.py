@@ -65,7 +65,7 @@ def plan_upload(folder: Path, repo_id: str, facts: CardFacts | None = None) -> U
     cascade = read_cascade(folder)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if _is_sent(path, folder)}
     present = files.pop(CARD, None)
-    card = None if present is None else with_repository(present.read_text(encoding="utf-8"), repo_id)
+    card = None if present is None else present.read_text(encoding="utf-8")
     if card is None or (facts is not None and not is_edited(card)):
         facts = facts or CardFacts()
         card = model_card(cascade, facts, repo_id)

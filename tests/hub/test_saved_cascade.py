@@ -70,6 +70,25 @@ def test_parts_that_an_index_names_must_be_there(make_cascade, tmp_path):
         read_cascade(tmp_path)
 
 
+def test_components_of_any_kind_are_read_and_sent(folder):
+    (folder / "guider").mkdir()
+    (folder / "guider/guider_config.json").write_text('{"guidance_scale": 3.0}')
+    change_index(folder, guider=["diffusers", "ClassifierFreeGuidance"])
+    upload = plan_upload(folder, "me/cats")
+    assert upload.cascade.components["guider"].config == {"guidance_scale": 3.0}
+    assert "guider/guider_config.json" in upload.files
+
+
+def test_a_u_net_of_another_family_is_described_by_the_saved_settings(folder):
+    (folder / "unet/config.json").write_text('{"sample_size": 64, "_class_name": "UNet2DConditionModel"}')
+    settings = {"noise": {"prediction_type": "epsilon", "noise_schedule": "cosine"}, "num_inference_steps": 9}
+    change_index(folder, stages={"base": settings})
+    card = plan_upload(folder, "me/cats").card
+    (row,) = [line for line in card.splitlines() if line.startswith("| base")]
+    assert "| 64 x 64 |" in row
+    assert "| noise | cosine | DDIMScheduler, num_inference_steps 9 |" in row
+
+
 def test_variants_are_counted_once(make_cascade, tmp_path):
     for variant in (None, "small"):
         make_cascade(1).save_pretrained(tmp_path, variant=variant)

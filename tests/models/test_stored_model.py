@@ -100,17 +100,17 @@ def test_only_the_main_process_notes(unet, tmp_path):
 def test_a_fingerprint_sees_size_ends_and_most_places_at_a_bounded_cost(tmp_path):
     file = tmp_path / "large"
     size = 3 * MOST_BLOCKS * BLOCK_BYTES
-    with file.open("wb") as stream:
-        stream.truncate(size)  # all zeros, and no place on the disk
-    seen = {fingerprint(file)}
+    seen = set()
+    for length in (size - 1, size):
+        with file.open("wb") as stream:
+            stream.truncate(length)  # all zeros, and no place on the disk
+        seen.add(fingerprint(file))
     for place in (0, size - 1, BLOCK_BYTES // 2):
         with file.open("r+b") as stream:
             stream.seek(place)
             stream.write(b"x")
         seen.add(fingerprint(file))
-    with file.open("r+b") as stream:
-        stream.truncate(size - 1)
-    assert len(seen | {fingerprint(file)}) == 5
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1, 5 * BLOCK_BYTES - 3])

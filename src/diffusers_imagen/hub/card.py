@@ -7,8 +7,9 @@ made anew; any other is its author's and is kept. Called by the upload and by `d
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffusers_imagen._version import __version__
 from diffusers_imagen.hub.facts import CardFacts, evaluation_rows, training_rows
@@ -155,17 +156,17 @@ def _usage(cascade: SavedCascade, place: str) -> str:
 def _parts(cascade: SavedCascade) -> Iterator[str]:
     rows = []
     for stage, (unet, scheduler) in cascade.stages.items():
-        config = unet.config
-        low, high = config["log_snr_min"], config["log_snr_max"]
-        saved = (cascade.index.get("stages") or {}).get(stage) or {}
+        saved = dict((cascade.index.get("stages") or {}).get(stage) or {})
+        # A U-Net of another family does not say itself what it was trained on: the saved settings do.
+        noise = {**(saved.pop("noise", None) or {}), **unet.config}
         rows.append(
             (
                 f"{stage} (`{unet.name}`)",
                 unet.class_name,
-                f"{config['sample_size']} x {config['sample_size']}",
+                f"{unet.config['sample_size']} x {unet.config['sample_size']}",
                 f"{_count(unet.parameters)}, {'/'.join(unet.dtypes)}",
-                _PREDICTS.get(config["prediction_type"], config["prediction_type"]),
-                f"{config['noise_schedule']}, log-SNR {low:g} to {high:g}",
+                _PREDICTS.get(noise.get("prediction_type", ""), "not stated"),
+                _noise_schedule(noise),
                 f"{scheduler.class_name}, {', '.join(f'{key} {value}' for key, value in saved.items()) or 'defaults'}",
             )
         )
@@ -180,6 +181,12 @@ def _parts(cascade: SavedCascade) -> Iterator[str]:
             f"Text goes through a frozen {encoder.class_name} ({_count(encoder.parameters)} weights, "
             f"{'/'.join(encoder.dtypes)}): {settings}."
         )
+
+
+def _noise_schedule(noise: Mapping[str, Any]) -> str:
+    if "log_snr_min" not in noise:
+        return str(noise.get("noise_schedule", "not stated"))
+    return f"{noise['noise_schedule']}, log-SNR {noise['log_snr_min']:g} to {noise['log_snr_max']:g}"
 
 
 def _training(facts: CardFacts) -> Iterator[str]:

@@ -124,13 +124,11 @@ def _read_component(folder: Path, name: str, library: str, class_name: str) -> S
         raise ValueError(
             f"{str(folder)!r} has no folder {name!r}, which its {INDEX} names; save the whole cascade again."
         )
-    config: dict[str, Any] = {}
-    for file in ("config.json", "scheduler_config.json", "tokenizer_config.json"):
-        if (place / file).is_file():
-            config = _read_json(folder, f"{name}/{file}")
-            break
-    else:
+    configs = sorted(path.name for path in place.glob("*config.json"))
+    if not configs:
         raise ValueError(f"{str(place)!r} holds no configuration; save the whole cascade again.")
+    # A model's comes before what is generated with it, a tokenizer's before its special tokens.
+    config = _read_json(folder, f"{name}/{'config.json' if 'config.json' in configs else configs[0]}")
     files = sorted(path for path in place.glob("*.safetensors") if path.is_file())
     if not files and (place / "config.json").is_file():
         raise ValueError(f"{str(place)!r} holds no safetensors file; save it with `safe_serialization=True`.")

@@ -5,6 +5,8 @@ Diffusers trusts a fixed table of libraries, and looks pipeline and model classe
 entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Four things are set:
 
 - `LOADABLE_CLASSES["diffusers_imagen"]`, so that components are saved under the package's short name and loaded;
+- `diffusers.pipelines.diffusers_imagen_remote`, the name under which exported cascades carry their own code: where the
+  package is installed, its classes are taken and that code is not run;
 - our public classes as attributes of `diffusers`, for `DiffusionPipeline.from_pretrained` and `AutoModel`;
 - the pipeline in `AutoPipelineForText2Image`'s table;
 - a guider of its own that it forgot there.
@@ -22,6 +24,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 PACKAGE = "diffusers_imagen"
+REMOTE_CODE = "diffusers_imagen_remote"
 _MODELS = {
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
@@ -42,6 +45,11 @@ def register() -> None:
 
 def _trust_package(loading: ModuleType) -> None:
     loading.LOADABLE_CLASSES.setdefault(PACKAGE, {})
+
+
+def _prefer_package(_: ModuleType) -> None:
+    # By its name: Diffusers replaces the module that was loaded by a lazy one.
+    setattr(sys.modules["diffusers.pipelines"], REMOTE_CODE, sys.modules[PACKAGE])
 
 
 def _expose_models(_: ModuleType) -> None:
@@ -71,6 +79,7 @@ def _offer_for_text_to_image(auto: ModuleType) -> None:
 
 
 _ACTIONS: dict[str, Callable[[ModuleType], None]] = {
+    "diffusers.pipelines": _prefer_package,
     "diffusers.pipelines.pipeline_loading_utils": _trust_package,
     "diffusers.models.auto_model": _expose_models,
     "diffusers.pipelines.pipeline_utils": _expose_pipelines,

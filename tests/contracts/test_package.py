@@ -9,6 +9,7 @@ from pathlib import Path
 
 import diffusers
 import pytest
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 
@@ -91,6 +92,7 @@ def test_diffusers_finds_our_classes_as_its_own(name):
 def test_diffusers_tables_hold_the_package():
     assert LOADABLE_CLASSES["diffusers_imagen"] == {}
     assert AUTO_TEXT2IMAGE_PIPELINES_MAPPING["imagen"] is diffusers_imagen.ImagenCascadePipeline
+    assert diffusers.pipelines.diffusers_imagen_remote is diffusers_imagen
 
 
 def test_registering_twice_is_once():
@@ -105,6 +107,23 @@ def test_what_the_plugin_waits_for_exists_in_this_diffusers():
     # A Diffusers that moved one of these modules would leave its action undone without a word.
     for module in _diffusers_plugin._ACTIONS:
         assert importlib.import_module(module)
+
+
+def test_what_is_overridden_of_diffusers_is_there_and_takes_what_it_did():
+    # Else Diffusers would go past our checks, without a word.
+    names = list(inspect.signature(ModelMixin._load_pretrained_model).parameters)
+    assert names[:3] == ["model", "state_dict", "resolved_model_file"]
+    assert inspect.ismethod(ConfigMixin.extract_init_dict)
+    # A pipeline hands on what it finds in the signature of a component's `save_pretrained`.
+    ours, theirs = (
+        inspect.signature(owner.save_pretrained).parameters
+        for owner in (diffusers_imagen.ImagenUNet2DConditionModel, ModelMixin)
+    )
+    assert list(ours) == list(theirs)
+    assert {name: value.default for name, value in ours.items()} == {
+        name: value.default for name, value in theirs.items()
+    }
+    assert callable(diffusers.DiffusionPipeline.register_modules)
 
 
 def test_the_package_says_that_it_is_typed():

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
@@ -27,3 +28,22 @@ def test_export_replaces_the_earlier_model_and_leaves_nothing_else(
         "diffusion_pytorch_model.safetensors",
     ]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_model_whose_export_was_cut_short_still_loads(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(make_unet(make_config().model), tmp_path / "unet")
+    replace = Path.replace
+
+    def killed_before_the_configuration(path: Path, target: Path) -> Path:
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    newer = make_unet(make_config().model)
+    monkeypatch.setattr(Path, "replace", killed_before_the_configuration)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(newer, tmp_path / "unet")
+    loaded = ImagenUNet2DConditionModel.from_pretrained(tmp_path / "unet")
+    assert all(torch.equal(a, b) for a, b in zip(newer.parameters(), loaded.parameters(), strict=True))

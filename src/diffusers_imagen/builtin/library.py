@@ -94,6 +94,8 @@ def write_packed(
         copy = folder / "files" / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original, copy)
+        if copy.name == "config.json":
+            _forget_weights(copy)
     packed: dict[str, list[str]] = {}
     for path, tensors in weights.items():
         packed[path] = []
@@ -182,6 +184,13 @@ def _move(unpacked: Path, target: Path) -> None:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _forget_weights(config: Path) -> None:
+    """Remove what a U-Net's configuration notes about its files of weights: what is unpacked later is rounded."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    if content.pop("_weights", None) is not None:
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _shards(tensors: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:

@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from diffusers_imagen._version import __version__
+from diffusers_imagen.cli.card import card
 from diffusers_imagen.cli.evaluate import evaluate
+from diffusers_imagen.cli.export_remote_code import export_remote_code
 from diffusers_imagen.cli.generate import generate
+from diffusers_imagen.cli.push import push
 from diffusers_imagen.cli.schedulers import schedulers
 from diffusers_imagen.cli.train import train
 
@@ -17,6 +20,9 @@ app.command()(generate)
 app.command()(schedulers)
 app.command()(train)
 app.command()(evaluate)
+app.command()(card)
+app.command()(push)
+app.command()(export_remote_code)
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +25,7 @@ from diffusers_imagen.models.blocks import Downsample, ImagenBlock, ImagenResBlo
 from diffusers_imagen.models.embeddings import ScalarEmbedding, TextAdapter
 from diffusers_imagen.models.initialisation import zeroed
 from diffusers_imagen.models.packing import pack_layers, unpack_layers
+from diffusers_imagen.models.stored_model import StoredModel
 from diffusers_imagen.models.unet_config import check_unet_config
 
 SKIP_SCALE = 1 / math.sqrt(2)
@@ -44,7 +44,7 @@ class TextMemo:
     keys: dict[nn.Module, TextKeys] = field(default_factory=dict)
 
 
-class ImagenUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """Predict the noise process' target from a noisy image, its noise level and a text.
 
     The constructor's arguments belong to the public subclasses, since Diffusers saves what it reads in their

@@ -2,9 +2,11 @@
 """Where a checkpoint is, and what is wrong with one that cannot be loaded. Called by the pipeline's `from_pretrained`."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from diffusers_imagen.builtin.library import builtin_names, builtin_path
@@ -36,17 +38,19 @@ def checkpoint_place(name: Any, index_name: str) -> str:
     return place
 
 
-def unreadable(name: str, error: Exception) -> OSError:
+def unreadable(name: str, error: Exception, options: Mapping[str, Any]) -> OSError:
     """Return the error that tells what is wrong with a checkpoint that could not be loaded.
 
     Args:
         name: a folder, or what is no folder and was looked for on the Hub.
         error: what was raised.
+        options: the arguments of `from_pretrained`, which say where what the Hub gave is kept.
     """
-    folder = Path(name)
-    if not folder.is_dir():
+    folder = Path(name) if Path(name).is_dir() else fetched_folder(name, options)
+    if folder is None:
+        revision = f" at the revision {options['revision']!r}" if options.get("revision") else ""
         return OSError(
-            f"`pretrained_model_name_or_path` is {name!r}: there is no such folder, it is no built-in cascade (there is "
+            f"`pretrained_model_name_or_path` is {name!r}{revision}: there is no such folder, it is no built-in cascade (there is "
             f"{', '.join(builtin_names())}), and the Hub did not give it: {error}"
         )
     damaged = damaged_weights(folder)
@@ -54,6 +58,54 @@ def unreadable(name: str, error: Exception) -> OSError:
     return OSError(
         f"`pretrained_model_name_or_path` is {name!r}, where {what.rstrip('.')}; fetch or save the checkpoint again."
     )
+
+
+def fetched_folder(name: str, options: Mapping[str, Any]) -> Path | None:
+    """Return where the Hub's cache holds a repository, if it was fetched as a whole."""
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=options.get("revision"),
+                cache_dir=options.get("cache_dir"),
+                allow_patterns="*.safetensors",
+                local_files_only=True,
+            )
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def check_text_weights(text_encoder: Any) -> None:
+    """Refuse a text encoder that was loaded from another model's weights, which Transformers only warns of.
+
+    Args:
+        text_encoder: a model of Transformers, or `None`. One that was not loaded from a folder is not checked.
+
+    Raises:
+        OSError: naming the folder's files, when fewer than half of the model's weights are in them.
+    """
+    config = getattr(text_encoder, "config", None)
+    place = getattr(config, "name_or_path", "")
+    files = sorted(Path(place).glob("*.safetensors")) if place and Path(place).is_dir() else []
+    if not files or hasattr(config, "quantization_config") or getattr(text_encoder, "peft_config", None):
+        # Quantized and adapted layers have other names.
+        return
+    stored: set[str] = set()
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            stored |= {_tail(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+    wanted = [_tail(name) for name, _ in text_encoder.named_parameters()]
+    if sum(name in stored for name in wanted) * 2 < len(wanted):
+        raise OSError(
+            f"{', '.join(f'{path.parent.name}/{path.name}' for path in files)} holds the weights of another model than "
+            f"{type(text_encoder).__name__}, which its config.json tells of."
+        )
+
+
+def _tail(name: str) -> str:
+    """Return the end of a weight's name: models that stand in larger ones have their prefix."""
+    return ".".join(name.split(".")[-3:])
 
 
 def damaged_weights(folder: Path) -> list[str]:

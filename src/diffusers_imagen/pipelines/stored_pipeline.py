@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -16,8 +16,11 @@ from torch import nn
 
 from diffusers_imagen.pipelines.adapters import saved_without_adapters
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
-from diffusers_imagen.pipelines.loading import checkpoint_place, unreadable
+from diffusers_imagen.pipelines.loading import check_text_weights, checkpoint_place, unreadable
 from diffusers_imagen.pipelines.weights import align_weights
+
+if TYPE_CHECKING:
+    from diffusers_imagen.hub.facts import CardFacts
 
 
 def with_late_components(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -64,15 +67,69 @@ class StoredPipeline(DiffusionPipeline):
         try:
             return super().from_pretrained(place, **kwargs)
         except (OSError, SafetensorError, JSONDecodeError, TypeError, AttributeError, RuntimeError) as error:
-            raise unreadable(place, error) from error
+            raise unreadable(place, error, kwargs) from error
+
+    def register_modules(self, **kwargs: Any) -> None:
+        """Take components as Diffusers does, unless the text encoder's file holds another model."""
+        check_text_weights(kwargs.get("text_encoder"))
+        super().register_modules(**kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save the cascade; LoRA adapters are left out with a warning, as they are files of their own.
 
         Args:
             save_directory: a folder, made if it does not exist.
-            **kwargs: as `DiffusionPipeline.save_pretrained` takes them.
+            **kwargs: as `DiffusionPipeline.save_pretrained` takes them; with `push_to_hub=True` also `card`, as
+                `push_to_hub` takes it.
         """
+        pushed = kwargs.pop("push_to_hub", False)
+        target = {name: kwargs.pop(name) for name in _PUSH_ARGUMENTS if name in kwargs}
+        self._save(save_directory, **kwargs)
+        if pushed:
+            _push_folder(Path(save_directory), **{"repo_id": Path(save_directory).name} | target)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        card: "CardFacts | None" = None,
+    ) -> str:
+        """Upload the cascade with its model card in one commit.
+
+        Args:
+            repo_id: "account/name", or the name alone.
+            commit_message: `None` for one that names the pipeline.
+            private: whether a new repository is private; `None` for what the account prefers.
+            token: of an account that may write; `None` for the one that is logged in.
+            create_pr: whether to open a pull request instead of committing to the main branch.
+            safe_serialization: only `True`: pickles are not published.
+            variant: put into the names of the files of weights, such as "fp16".
+            max_shard_size: of a file of weights, such as "5GB".
+            card: what the model card says that no file knows: licences, data, training, evaluation, pictures. A card on
+                the Hub that somebody has edited stays.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            ValueError: a name that is none, or facts that cannot be read, before anything is sent.
+            OSError: from the Hub, which is then as before.
+        """
+        if not safe_serialization:
+            raise ValueError(
+                "`safe_serialization` is False, but pickles may run code and are not published; leave it out."
+            )
+        with tempfile.TemporaryDirectory(prefix="diffusers-imagen-") as folder:
+            self._save(folder, variant=variant, max_shard_size=max_shard_size)
+            return _push_folder(Path(folder), repo_id, commit_message, private, token, create_pr, card)
+
+    def _save(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         if (Path(save_directory) / self.config_name).exists():
             # What is overwritten may be what the weights are mapped from.
             for model in self._models.values():
@@ -128,3 +185,22 @@ class StoredPipeline(DiffusionPipeline):
         """Lay out the weights of a model that is about to run; before that they stay in their file."""
         if self._disk_offload is None and self._execution_device.type == "cpu":
             align_weights(model)
+
+
+_PUSH_ARGUMENTS = ("repo_id", "commit_message", "private", "token", "create_pr", "card")
+
+
+def _push_folder(
+    folder: Path,
+    repo_id: str,
+    commit_message: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    create_pr: bool = False,
+    card: "CardFacts | None" = None,
+) -> str:
+    # Only publishing needs this part of the package.
+    from diffusers_imagen.hub.publish import PushOptions, plan_upload, push
+
+    options = PushOptions(private=private, token=token, commit_message=commit_message, create_pr=create_pr)
+    return push(plan_upload(folder, repo_id, card), options)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from diffusers import ModelMixin
 
+from diffusers_imagen.models.stored_model import forget_weights
+
 
 def export_model(model: ModelMixin, folder: Path) -> None:
     """Save a model, replacing an earlier one file by file.
@@ -23,6 +25,10 @@ def export_model(model: ModelMixin, folder: Path) -> None:
     model.save_pretrained(temporary)
     folder.mkdir(exist_ok=True)
     names = {path.name for path in temporary.iterdir()}
-    for name in sorted(names):
+    if (folder / "config.json").is_file():
+        # A run that is killed between two files shall leave a model that loads: its configuration vouches for no
+        # weights until all are there.
+        forget_weights(folder)
+    for name in sorted(names, key=lambda name: (name == "config.json", name)):
         (temporary / name).replace(folder / name)
     temporary.rmdir()

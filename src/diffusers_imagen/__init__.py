@@ -13,12 +13,14 @@ from diffusers_imagen._version import __version__
 
 if TYPE_CHECKING:
     from diffusers_imagen.builtin.library import builtin_path
+    from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
     from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
     from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
     from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
     from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
 
 __all__ = [
+    "DeepFloydUNet2DConditionModel",
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _SOURCES = {
+    "DeepFloydUNet2DConditionModel": "diffusers_imagen.models.unet_deepfloyd",
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
     "ImagenCascadeOutput": "diffusers_imagen.pipelines.pipeline_output",
     "ImagenCascadePipeline": "diffusers_imagen.pipelines.pipeline_imagen_cascade",

@@ -17,6 +17,7 @@ PIPELINES_HOOKS = {"_execution_device", "_optional_components", "_callback_tenso
 PIPELINES = ("pipelines/pipeline_imagen_cascade.py", "pipelines/stored_pipeline.py")
 # What passes unnamed keywords on to the host, whose own signature that is.
 TAKE_KEYWORDS = {
+    "models/unet_deepfloyd.py": ["__init__"],
     "pipelines/stored_pipeline.py": ["from_pretrained", "save_pretrained"],
     "pipelines/disk_offload.py": ["pre_forward"],
 }

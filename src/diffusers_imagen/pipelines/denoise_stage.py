@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from diffusers_imagen.diffusion.guidance import guide, in_interval
-from diffusers_imagen.diffusion.noise import alpha_sigma
 from diffusers_imagen.diffusion.prediction import to_x_0
 from diffusers_imagen.diffusion.thresholding import threshold
 from diffusers_imagen.models.stage_model import Prediction, StageModel
@@ -180,7 +179,7 @@ def _guided(
     # Only the noisy picture is scaled: the smaller picture is a condition, not the diffused variable. Scaled along
     # with it, it would vanish under the schedulers whose noise is as large as sigma.
     x_t = sample / math.hypot(alpha, sigma)
-    model_alpha, model_sigma = alpha_sigma(log_snr)
+    model_alpha, model_sigma = process.schedule.alpha_sigma(log_snr)
 
     def x_0_of(prediction: Tensor) -> Tensor:
         return to_x_0(prediction, x_t, model_alpha, model_sigma, process.prediction_type)
@@ -189,6 +188,9 @@ def _guided(
         prediction = _predict(model, x_t, log_snr, condition)
         return x_0_of(prediction.value), prediction.variance
     prediction, negative = _predict_both(model, x_t, log_snr, condition)
+    if rescale == 0.0:
+        # The same as on x_0, with one conversion less, and to the bit what other pipelines do with the same model.
+        return x_0_of(guide(prediction.value, negative.value, guidance_scale)), prediction.variance
     x_0 = guide(x_0_of(prediction.value), x_0_of(negative.value), guidance_scale, rescale)
     return x_0, prediction.variance
 

@@ -132,7 +132,9 @@ def deepfloyd_unet() -> Callable[..., diffusers.UNet2DConditionModel]:
     """Give a function that makes a U-Net with random weights in DeepFloyd IF's layout."""
 
     def make(stage: int, layout: str = "two levels", seed: int = 0) -> diffusers.UNet2DConditionModel:
-        settings = {"block_out_channels": (32, 64), "attention_levels": None} | DEEPFLOYD_UNETS[layout][stage - 1]
+        settings = {"block_out_channels": (32, 64), "attention_levels": None} | DEEPFLOYD_UNETS[layout][
+            min(stage, 2) - 1
+        ]
         levels = len(settings["block_out_channels"])
         with_attention = settings.pop("attention_levels") or levels - 1
         plain = levels - with_attention

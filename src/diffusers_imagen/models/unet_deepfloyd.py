@@ -71,7 +71,6 @@ class DeepFloydUNet2DConditionModel(UNet2DConditionModel):
     _supports_gradient_checkpointing = True
     _repeated_blocks = ["ResnetBlock2D", "Attention"]  # noqa: RUF012 (the host reads class attributes)
 
-    @functools.wraps(UNet2DConditionModel.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         with_text = {name for name, layer in self.named_modules() if getattr(layer, "added_kv_proj_dim", None)}
@@ -83,6 +82,9 @@ class DeepFloydUNet2DConditionModel(UNet2DConditionModel):
                 "SimpleCrossAttn blocks. Load other U-Nets as UNet2DConditionModel."
             )
         self.set_attn_processor({name: DeepFloydAttnProcessor() for name in processors})
+
+    # What is saved and loaded is read from the constructor's signature.
+    functools.update_wrapper(__init__, UNet2DConditionModel.__init__)
 
     @classmethod
     def sharing(cls, unet: UNet2DConditionModel) -> "DeepFloydUNet2DConditionModel":

@@ -13,21 +13,13 @@ from typing import Any
 from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from diffusers_imagen.models.stage_deepfloyd import TEXT_LENGTH
+from diffusers_imagen.conversion.deepfloyd_settings import BASE, ENLARGEMENT, text_settings
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.pipelines.stage_settings import STAGES, StageSettings
 
 # What every stage's repository holds and a cascade needs once.
 _SHARED = ("tokenizer", "text_encoder", "safety_checker", "feature_extractor", "watermarker")
 _BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "trained_betas")
-# What the calls of IF's pipelines do by default.
-_BASE = {"num_inference_steps": 100, "guidance_scale": 7.0}
-_ENLARGEMENT = {
-    "num_inference_steps": 50,
-    "guidance_scale": 4.0,
-    "noise_level": 0.25,
-    "resize": "bilinear_align_corners",
-}
 
 
 def cascade_parts(stages: Sequence[Any], mask_padding: bool, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,14 +46,7 @@ def cascade_parts(stages: Sequence[Any], mask_padding: bool, options: Mapping[st
         settings[STAGES[number]] = _stage_settings(pipe)
     for number in range(len(stages), len(STAGES)):
         parts |= {f"sr_unet_{number}": None, f"sr_scheduler_{number}": None}
-    text = {
-        "max_length": TEXT_LENGTH,
-        "padding": "max_length",
-        "null_empty": False,
-        "masked": mask_padding,
-        "captions": "deepfloyd_if",
-    }
-    return {**parts, **shared, "stages": settings, "text": text}
+    return {**parts, **shared, "stages": settings, "text": text_settings(mask_padding)}
 
 
 def deepfloyd_pipelines(pipe: Any, settings: Mapping[str, StageSettings]) -> dict[str, DiffusionPipeline]:
@@ -132,7 +117,7 @@ def _stage_settings(pipe: Any) -> dict[str, Any]:
     noise = {"prediction_type": pipe.scheduler.config.get("prediction_type"), **_betas("scheduler", pipe.scheduler)}
     if enlarges:
         noise["low_res"] = _betas("image_noising_scheduler", pipe.image_noising_scheduler)
-    return {**(_ENLARGEMENT if enlarges else _BASE), **_thresholding(pipe.scheduler.config), "noise": noise}
+    return {**(ENLARGEMENT if enlarges else BASE), **_thresholding(pipe.scheduler.config), "noise": noise}
 
 
 def _betas(component: str, scheduler: Any) -> dict[str, Any]:

@@ -125,18 +125,41 @@ def test_schedulers_on_which_ifs_pipelines_raise_draw_both_stages(deepfloyd, see
         assert 0.1 < picture.abs().max() < 4
 
 
-def test_variance_reaches_ddpm_and_is_dropped_for_a_ddpm_with_its_own(deepfloyd, seeded):
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DDPMParallelScheduler", "UnCLIPScheduler"])
+def test_learned_variance_reaches_the_schedulers_that_take_it(deepfloyd, seeded, name):
     pipe = cascade_of(deepfloyd(1))
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
     draws = {"num_inference_steps": 3, "output_type": "latent"}
     learned = pipe("a cat", generator=seeded(0), **draws).images
     with torch.no_grad():
         pipe.unet.conv_out.bias[3:] += 5.0  # the half that says how much noise is drawn anew
-    assert not torch.equal(pipe("a cat", generator=seeded(0), **draws).images, learned)
-    pipe.scheduler = diffusers.DDPMScheduler.from_config(pipe.scheduler.config, variance_type="fixed_small")
+    more = pipe("a cat", generator=seeded(0), **draws).images
+    assert learned.isfinite().all()
+    assert not torch.equal(more, learned)
+
+
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DPMSolverMultistepScheduler"])
+def test_learned_variance_is_dropped_for_the_others(deepfloyd, seeded, name):
+    pipe = cascade_of(deepfloyd(1))
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, variance_type="fixed_small")
+    draws = {"num_inference_steps": 3, "output_type": "latent"}
     fixed = pipe("a cat", generator=seeded(0), **draws).images
     with torch.no_grad():
-        pipe.unet.conv_out.bias[3:] -= 5.0
+        pipe.unet.conv_out.bias[3:] += 5.0
     assert torch.equal(pipe("a cat", generator=seeded(0), **draws).images, fixed)
+
+
+def test_half_precision_and_split_batches_draw(deepfloyd, seeded):
+    pipe = cascade_of(deepfloyd())
+    arguments = {"num_inference_steps": STEPS, "output_type": "latent"}
+    whole = pipe(["a cat", "a dog"], generator=seeded(0), **arguments).images
+    parts = pipe(["a cat", "a dog"], generator=seeded(0), max_batch_size=1, **arguments).images
+    assert worst(parts, whole) < 1e-3
+    for unet in (pipe.unet, pipe.sr_unet_1, pipe.text_encoder):
+        unet.to(torch.bfloat16)
+    assert pipe("a cat", generator=seeded(0), **arguments).images.isfinite().all()
+    for unet in (pipe.unet, pipe.sr_unet_1, pipe.text_encoder):
+        unet.to(torch.float32)  # other tests have the text encoder, too
 
 
 def test_the_cascade_shares_the_loaded_weights_and_the_text_encoder(deepfloyd):
@@ -281,3 +304,18 @@ def test_a_stage_that_does_not_say_its_noise_is_refused(deepfloyd):
         ValueError, match="`noise` of the stage is None, but DeepFloydUNet2DConditionModel does not say"
     ):
         pipe("a cat")
+
+
+def test_a_saved_cascade_loads_by_the_other_routes_too(deepfloyd, seeded, tmp_path):
+    pipe = cascade_of(deepfloyd())
+    arguments = {"num_inference_steps": STEPS, "output_type": "latent"}
+    drawn = pipe("a cat", generator=seeded(0), **arguments).images
+    pipe.save_pretrained(tmp_path / "cascade")
+    auto = diffusers.AutoPipelineForText2Image.from_pretrained(tmp_path / "cascade", text_encoder=pipe.text_encoder)
+    assert auto.text_encoder is pipe.text_encoder
+    for again in (auto, ImagenCascadePipeline.from_pipe(pipe)):
+        again.set_progress_bar_config(disable=True)
+        again.enable_model_disk_offload(device="cpu")
+        assert torch.equal(again("a cat", generator=seeded(0), **arguments).images, drawn)
+    unet = DeepFloydUNet2DConditionModel.from_pretrained(tmp_path / "cascade", subfolder="sr_unet_1")
+    assert torch.equal(unet.conv_in.weight, pipe.sr_unet_1.conv_in.weight)

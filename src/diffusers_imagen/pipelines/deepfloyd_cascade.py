@@ -102,7 +102,8 @@ def _loaded(stage: Any, number: int, given: set[str], options: Mapping[str, Any]
                 f"`{name}` is the folder {place!r}, which holds no {kind.config_name}; original files "
                 "(pytorch_model.bin) are made one by scripts/convert/convert_deepfloyd_if.py."
             )
-        # The cascade says itself what it has no safety checker for.
+        if "safety_checker" not in given:
+            given = given - {"feature_extractor"}  # one comes with the other
         stage = kind.from_pretrained(place, **dict.fromkeys(given), **options, requires_safety_checker=False)
     if not isinstance(stage, kind):
         raise ValueError(

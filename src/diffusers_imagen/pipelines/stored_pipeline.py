@@ -14,7 +14,6 @@ from torch import nn
 
 from diffusers_imagen.conversion.new_folder import new_folder
 from diffusers_imagen.pipelines.adapters import saved_without_adapters
-from diffusers_imagen.pipelines.deepfloyd_cascade import cascade_parts, deepfloyd_pipelines
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
 from diffusers_imagen.pipelines.loading import checkpoint_place, unreadable
 from diffusers_imagen.pipelines.stage_settings import saved_settings
@@ -74,6 +73,9 @@ class StoredPipeline(DiffusionPipeline):
         Raises:
             ValueError: something else than IF's pipelines.
         """
+        # Imported here, as below: IF's pipelines take a third of a second, and few need them.
+        from diffusers_imagen.pipelines.deepfloyd_cascade import cascade_parts
+
         stages = [stage_1, *(stage for stage in (stage_2, stage_3) if stage is not None)]
         options = {"dtype": dtype, "variant": variant, "local_files_only": local_files_only}
         given = {name: value for name, value in options.items() if value is not None}
@@ -93,6 +95,8 @@ class StoredPipeline(DiffusionPipeline):
         Raises:
             ValueError: a folder that holds something, or U-Nets of another family.
         """
+        from diffusers_imagen.pipelines.deepfloyd_cascade import deepfloyd_pipelines
+
         pipelines = deepfloyd_pipelines(self, saved_settings(self.config.stages))
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         with new_folder(Path(save_directory)) as folder:

@@ -39,15 +39,15 @@ class DeepFloydAttnProcessor:
     ) -> Tensor:
         """Return (B, C, H, W) for an image (B, C, H, W), a text (B, L, D) and its mask as a bias (B, 1, L)."""
         residual = hidden_states
-        B, C, H, W = hidden_states.shape
+        batch, pixels = len(hidden_states), hidden_states.shape[2:].numel()
         mask = None if attention_mask is None else attention_mask[:, 0] >= 0
         text = _normed_text(attn, encoder_hidden_states, mask)
-        tokens = attn.group_norm(hidden_states.view(B, C, H * W)).transpose(1, 2)
+        tokens = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)
         keys, values = [attn.add_k_proj(text)], [attn.add_v_proj(text)]
         if not attn.only_cross_attention:
             keys.append(attn.to_k(tokens))
             values.append(attn.to_v(tokens))
-            mask = None if mask is None else torch.cat([mask, mask.new_ones(B, H * W)], dim=1)
+            mask = None if mask is None else torch.cat([mask, mask.new_ones(batch, pixels)], dim=1)
         attended = dispatch_attention_fn(
             attn.to_q(tokens).unflatten(-1, (attn.heads, -1)),
             torch.cat(keys, dim=1).unflatten(-1, (attn.heads, -1)),

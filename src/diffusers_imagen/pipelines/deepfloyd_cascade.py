@@ -14,6 +14,7 @@ from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from diffusers_imagen.conversion.deepfloyd_settings import BASE, ENLARGEMENT, text_settings
+from diffusers_imagen.conversion.new_folder import new_folder
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.pipelines.stage_settings import STAGES, StageSettings
 
@@ -49,19 +50,27 @@ def cascade_parts(stages: Sequence[Any], mask_padding: bool, options: Mapping[st
     return {**parts, **shared, "stages": settings, "text": text_settings(mask_padding)}
 
 
-def deepfloyd_pipelines(pipe: Any, settings: Mapping[str, StageSettings]) -> dict[str, DiffusionPipeline]:
-    """Return a cascade of IF's U-Nets as IF's pipelines, the text encoder with the first only.
+def save_pipelines(pipe: Any, settings: Mapping[str, StageSettings], folder: Path, max_shard_size: str | None) -> None:
+    """Save a cascade of IF's U-Nets as IF's pipelines, "stage_1" and so on, all of them or nothing.
 
     Args:
-        pipe: the cascade; its weights are shared.
+        pipe: the cascade.
         settings: its saved settings by stage.
-
-    Returns:
-        Pipelines by the name of the folder they are saved in: "stage_1", "stage_2", "stage_3".
+        folder: a place that holds nothing yet.
+        max_shard_size: of the files of weights; `None` for Diffusers' own.
 
     Raises:
-        ValueError: a U-Net of another family.
+        ValueError: a U-Net of another family, or a folder that holds something.
     """
+    pipelines = _pipelines(pipe, settings)
+    options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+    with new_folder(folder) as place:
+        for name, stage in pipelines.items():
+            stage.save_pretrained(place / name, **options)
+
+
+def _pipelines(pipe: Any, settings: Mapping[str, StageSettings]) -> dict[str, DiffusionPipeline]:
+    """Return a cascade as IF's pipelines, which share its weights, the text encoder with the first only."""
     unets = [pipe.unet, pipe.sr_unet_1, pipe.sr_unet_2]
     schedulers = [pipe.scheduler, pipe.sr_scheduler_1, pipe.sr_scheduler_2]
     pipelines: dict[str, DiffusionPipeline] = {}

@@ -12,7 +12,6 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors import SafetensorError
 from torch import nn
 
-from diffusers_imagen.conversion.new_folder import new_folder
 from diffusers_imagen.pipelines.adapters import saved_without_adapters
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
 from diffusers_imagen.pipelines.loading import checkpoint_place, unreadable
@@ -95,13 +94,9 @@ class StoredPipeline(DiffusionPipeline):
         Raises:
             ValueError: a folder that holds something, or U-Nets of another family.
         """
-        from diffusers_imagen.pipelines.deepfloyd_cascade import deepfloyd_pipelines
+        from diffusers_imagen.pipelines.deepfloyd_cascade import save_pipelines
 
-        pipelines = deepfloyd_pipelines(self, saved_settings(self.config.stages))
-        options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-        with new_folder(Path(save_directory)) as folder:
-            for name, pipe in pipelines.items():
-                pipe.save_pretrained(folder / name, **options)
+        save_pipelines(self, saved_settings(self.config.stages), Path(save_directory), max_shard_size)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save the cascade; LoRA adapters are left out with a warning, as they are files of their own.

@@ -2,11 +2,12 @@
 """Makes Diffusers' own loaders know this package: the only file that changes anything in Diffusers.
 
 Diffusers trusts a fixed table of libraries, and looks pipeline and model classes up as its own attributes. Without an
-entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Three things are set:
+entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Four things are set:
 
 - `LOADABLE_CLASSES["diffusers_imagen"]`, so that components are saved under the package's short name and loaded;
 - our public classes as attributes of `diffusers`, for `DiffusionPipeline.from_pretrained` and `AutoModel`;
-- the pipeline in `AutoPipelineForText2Image`'s table.
+- the pipeline in `AutoPipelineForText2Image`'s table;
+- what DeepFloyd IF's safety checker lacks for transformers 5 to load it, and with it IF's repositories.
 
 Diffusers takes seconds to import, so nothing is imported for this: each entry is made right after Diffusers has
 loaded the module that it belongs to, at once where that has happened already. Retire it when Diffusers offers a
@@ -64,11 +65,18 @@ def _offer_for_text_to_image(auto: ModuleType) -> None:
     auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.setdefault("imagen", pipeline.ImagenCascadePipeline)
 
 
+def _let_safety_checker_load(checking: ModuleType) -> None:
+    # transformers reads this of every model that it loads; IF's checker leaves out the call that would set it.
+    if not hasattr(checking.IFSafetyChecker, "all_tied_weights_keys"):
+        checking.IFSafetyChecker.all_tied_weights_keys = {}
+
+
 _ACTIONS: dict[str, Callable[[ModuleType], None]] = {
     "diffusers.pipelines.pipeline_loading_utils": _trust_package,
     "diffusers.models.auto_model": _expose_models,
     "diffusers.pipelines.pipeline_utils": _expose_pipelines,
     "diffusers.pipelines.auto_pipeline": _offer_for_text_to_image,
+    "diffusers.pipelines.deepfloyd_if.safety_checker": _let_safety_checker_load,
     **dict.fromkeys(_MODELS.values(), _expose_models),
     **dict.fromkeys(_PIPELINES.values(), _expose_pipelines),
 }

@@ -1,5 +1,7 @@
 """DeepFloyd IF's pipelines as one cascade: the same pictures from the same generator, then with any scheduler."""
 
+import shutil
+
 import diffusers
 import pytest
 import torch
@@ -202,6 +204,7 @@ def test_there_and_back_is_the_same_to_the_bit_and_ifs_pipelines_load_it(deepflo
     expected = in_two_calls(pipes, "a cat", seeded(0))[1]
     for number, stage in enumerate(pipes, 1):
         stage.save_pretrained(tmp_path / f"if_{number}")
+    shutil.rmtree(tmp_path / "if_2" / "text_encoder")  # of two, the first is loaded
     pipe = ImagenCascadePipeline.from_deepfloyd_if(tmp_path / "if_1", tmp_path / "if_2")
     pipe.scheduler = diffusers.UniPCMultistepScheduler.from_config(pipe.scheduler.config)
     pipe.save_as_deepfloyd_if(tmp_path / "back")
@@ -255,7 +258,7 @@ def test_a_cascade_without_a_text_encoder_wants_negative_states_too(deepfloyd):
     assert drawn.isfinite().all()
 
 
-def test_watermarker_and_safety_checker_do_as_in_ifs_pipelines(deepfloyd, seeded):
+def test_watermarker_and_safety_checker_do_as_in_ifs_pipelines(deepfloyd, seeded, tmp_path):
     pipes = deepfloyd(1)
     from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
     from diffusers.pipelines.deepfloyd_if.watermark import IFWatermarker
@@ -279,8 +282,14 @@ def test_watermarker_and_safety_checker_do_as_in_ifs_pipelines(deepfloyd, seeded
         assert ours.tobytes() == theirs.tobytes()
         plain = pipe("a cat", num_inference_steps=2, generator=seeded(0), **size, output_type="np").images
         assert bool((plain == 0).all()) is black
-    parts = pipe.components
-    assert ImagenCascadePipeline(**parts).watermarker is marker
+    assert ImagenCascadePipeline(**pipe.components).watermarker is marker
+    pipe.save_pretrained(tmp_path / "cascade")
+    again = ImagenCascadePipeline.from_pretrained(tmp_path / "cascade")
+    assert type(again.safety_checker) is IFSafetyChecker
+    weights = again.safety_checker.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in checker.state_dict().items())
+    assert torch.equal(again.watermarker.watermark_image, marker.watermark_image)
+    assert ImagenCascadePipeline.from_pretrained(tmp_path / "cascade", safety_checker=None).safety_checker is None
 
 
 def test_what_is_no_pipeline_of_ifs_is_refused(deepfloyd, tmp_path):

@@ -305,13 +305,23 @@ def test_what_is_no_pipeline_of_ifs_is_refused(deepfloyd, tmp_path):
         ImagenCascadePipeline.from_deepfloyd_if(first)
 
 
-def test_a_stage_that_does_not_say_its_noise_is_refused(deepfloyd):
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (None, "`noise` of the stage is None, but DeepFloydUNet2DConditionModel does not say itself"),
+        ({"prediction_type": "epsilon"}, "`noise` of the stage is .* give \\['beta_schedule', 'prediction_type'\\]"),
+        ({"prediction_type": "eps", "beta_schedule": "linear"}, "`prediction_type` is 'eps'"),
+        ({"prediction_type": "epsilon", "beta_schedule": "cosine"}, "which makes no noise schedule"),
+        (
+            {"prediction_type": "epsilon", "beta_schedule": "linear", "steps": 10},
+            "its settings are num_train_timesteps",
+        ),
+    ],
+)
+def test_a_stage_that_does_not_say_its_noise_is_refused(deepfloyd, noise, message):
     pipe = cascade_of(deepfloyd(1))
-    without = {name: value for name, value in pipe.config.stages["base"].items() if name != "noise"}
-    pipe.register_to_config(stages={"base": without})
-    with pytest.raises(
-        ValueError, match="`noise` of the stage is None, but DeepFloydUNet2DConditionModel does not say"
-    ):
+    pipe.register_to_config(stages={"base": pipe.config.stages["base"] | {"noise": noise}})
+    with pytest.raises(ValueError, match=message):
         pipe("a cat")
 
 

@@ -52,15 +52,16 @@ class DeepFloydStageModel:
     def __init__(self, unet: DeepFloydUNet2DConditionModel, noise: Mapping[str, Any] | None) -> None:
         self._unet = unet
         self.shape = deepfloyd_shape(unet)
-        known = {"prediction_type", *_BETAS} | ({"low_res"} if self.shape.enlarges else set())
-        needed = {"prediction_type", "beta_schedule"} | (known & {"low_res"})
-        if noise is None or not needed <= set(noise) <= known:
+        needed = {"prediction_type", "beta_schedule"} | ({"low_res"} if self.shape.enlarges else set())
+        if noise is None or not needed <= set(noise):
             raise ValueError(
                 f"`noise` of the stage is {noise!r}, but {type(unet).__name__} does not say itself what it was trained "
                 f"on; give {sorted(needed)} in the pipeline's `stages` (see `from_deepfloyd_if`)."
             )
-        self._table = _table(noise)
-        self._low_res_table = _table(noise["low_res"]) if self.shape.enlarges else None
+        self._table = _table(
+            "noise", {name: noise[name] for name in noise if name not in ("prediction_type", "low_res")}
+        )
+        self._low_res_table = _table("noise['low_res']", noise["low_res"]) if self.shape.enlarges else None
         self.noise_process = NoiseProcess(noise["prediction_type"], self._table)
         # What each text's mask hides, if anything: the tensors are kept, so that no other can come to their identity.
         self._masks: dict[int, tuple[Tensor, bool]] = {}
@@ -112,5 +113,15 @@ class DeepFloydStageModel:
         return self._masks[id(text_mask)][1]
 
 
-def _table(noise: Mapping[str, Any]) -> NoiseTable:
-    return NoiseTable(DDPMScheduler(**{name: noise[name] for name in _BETAS if name in noise}).alphas_cumprod)
+def _table(name: str, betas: Mapping[str, Any]) -> NoiseTable:
+    """Return the table that Diffusers' DDPM lays out.
+
+    Raises:
+        ValueError: a setting that it does not know.
+    """
+    try:
+        if "beta_schedule" not in betas or not set(betas) <= set(_BETAS):
+            raise ValueError(f"its settings are {', '.join(_BETAS)}")
+        return NoiseTable(DDPMScheduler(**betas).alphas_cumprod)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(f"`{name}` of the stage is {dict(betas)}, which makes no noise schedule: {error}.") from error

@@ -114,3 +114,103 @@ def randomise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
                 fan_in = parameter[0].numel()
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
     return model.eval()
+
+
+DEEPFLOYD_UNETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "two levels": ({"block_out_channels": (32, 64)}, {"block_out_channels": (32, 64)}),
+    # As many levels, blocks and places for attention as the released ones have, I-M and II-M.
+    "released levels": (
+        {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 2, "attention_head_dim": 16},
+        {"block_out_channels": (32, 32, 32, 64, 64), "layers_per_block": (1, 1, 1, 2, 2), "attention_levels": 2},
+    ),
+    "text of the same width": ({"encoder_hid_dim": None}, {"encoder_hid_dim": None, "cross_attention_norm": None}),
+}
+
+
+@pytest.fixture(scope="session")
+def deepfloyd_unet() -> Callable[..., diffusers.UNet2DConditionModel]:
+    """Give a function that makes a U-Net with random weights in DeepFloyd IF's layout."""
+
+    def make(stage: int, layout: str = "two levels", seed: int = 0) -> diffusers.UNet2DConditionModel:
+        settings = {"block_out_channels": (32, 64), "attention_levels": None} | DEEPFLOYD_UNETS[layout][
+            min(stage, 2) - 1
+        ]
+        levels = len(settings["block_out_channels"])
+        with_attention = settings.pop("attention_levels") or levels - 1
+        plain = levels - with_attention
+        base = {
+            "sample_size": 8 * 2 ** (stage - 1) if levels < 4 else 16 * stage,
+            "in_channels": 3,
+            "out_channels": 6,
+            "layers_per_block": 1,
+            "down_block_types": ("ResnetDownsampleBlock2D",) * plain
+            + ("SimpleCrossAttnDownBlock2D",) * with_attention,
+            "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+            "up_block_types": ("SimpleCrossAttnUpBlock2D",) * with_attention + ("ResnetUpsampleBlock2D",) * plain,
+            "act_fn": "gelu",
+            "attention_head_dim": 8,
+            "cross_attention_dim": 32,
+            "encoder_hid_dim": 32,
+            "cross_attention_norm": "group_norm",
+            "addition_embed_type": "text",
+            "addition_embed_type_num_heads": 4,
+            "resnet_time_scale_shift": "scale_shift",
+        }
+        enlargement = {
+            "in_channels": 6,
+            "class_embed_type": "timestep",
+            "time_embedding_act_fn": "gelu",
+            "time_embedding_dim": 64,
+            "resnet_skip_time_act": True,
+            "resnet_out_scale_factor": 1 / 0.7071,
+            "mid_block_scale_factor": 1 / 0.7071,
+            "only_cross_attention": True,
+        }
+        torch.manual_seed(10 * stage + seed)
+        return diffusers.UNet2DConditionModel(**base | (enlargement if stage > 1 else {}) | settings).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def deepfloyd(cascade_parts: dict[str, Any], deepfloyd_unet: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """Give a function that makes DeepFloyd IF's pipelines, the base and so many enlargements, with random weights."""
+    torch.manual_seed(5)
+    encoder = T5EncoderModel(
+        T5Config(
+            vocab_size=len(WORDS), d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=2, tie_word_embeddings=True
+        )
+    ).eval()
+
+    def make(stages: int = 2, layout: str = "two levels") -> list[Any]:
+        pipes = []
+        for stage in range(1, stages + 1):
+            parts = {
+                "tokenizer": cascade_parts["tokenizer"],
+                "text_encoder": encoder,
+                "unet": deepfloyd_unet(stage, layout),
+                "scheduler": deepfloyd_ddpm(1.5 if stage == 1 else 1.0),
+                **dict.fromkeys(("safety_checker", "feature_extractor", "watermarker")),
+                "requires_safety_checker": False,
+            }
+            noising = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+            pipe = (
+                diffusers.IFPipeline(**parts)
+                if stage == 1
+                else diffusers.IFSuperResolutionPipeline(**parts, image_noising_scheduler=noising)
+            )
+            pipe.set_progress_bar_config(disable=True)
+            pipes.append(pipe)
+        return pipes
+
+    return make
+
+
+def deepfloyd_ddpm(sample_max_value: float) -> diffusers.DDPMScheduler:
+    return diffusers.DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        variance_type="learned_range",
+        thresholding=True,
+        dynamic_thresholding_ratio=0.95,
+        sample_max_value=sample_max_value,
+    )

@@ -14,12 +14,14 @@ from diffusers_imagen._version import __version__
 if TYPE_CHECKING:
     from diffusers_imagen.builtin.library import builtin_path
     from diffusers_imagen.guiders.unet_auto_guidance import UNetAutoGuidance
+    from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
     from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
     from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
     from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
     from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
 
 __all__ = [
+    "DeepFloydUNet2DConditionModel",
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _SOURCES = {
+    "DeepFloydUNet2DConditionModel": "diffusers_imagen.models.unet_deepfloyd",
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
     "ImagenCascadeOutput": "diffusers_imagen.pipelines.pipeline_output",
     "ImagenCascadePipeline": "diffusers_imagen.pipelines.pipeline_imagen_cascade",

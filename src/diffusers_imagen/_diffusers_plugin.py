@@ -2,14 +2,15 @@
 """Makes Diffusers' own loaders know this package: the only file that changes anything in Diffusers.
 
 Diffusers trusts a fixed table of libraries, and looks pipeline and model classes up as its own attributes. Without an
-entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Four things are set:
+entry a cascade loads from a folder with our class only, and a repository on the Hub not at all. Six things are set:
 
 - `LOADABLE_CLASSES["diffusers_imagen"]`, so that components are saved under the package's short name and loaded;
 - `diffusers.pipelines.diffusers_imagen_remote`, the name under which exported cascades carry their own code: where the
   package is installed, its classes are taken and that code is not run;
 - our public classes as attributes of `diffusers`, for `DiffusionPipeline.from_pretrained` and `AutoModel`;
 - the pipeline in `AutoPipelineForText2Image`'s table;
-- a guider of its own that it forgot there.
+- a guider of its own that it forgot there;
+- what DeepFloyd IF's safety checker lacks for transformers 5 to load it, and with it IF's repositories.
 
 Diffusers takes seconds to import, so nothing is imported for this: each entry is made right after Diffusers has
 loaded the module that it belongs to, at once where that has happened already. Retire it when Diffusers offers a
@@ -26,6 +27,7 @@ from types import ModuleType
 PACKAGE = "diffusers_imagen"
 REMOTE_CODE = "diffusers_imagen_remote"
 _MODELS = {
+    "DeepFloydUNet2DConditionModel": "diffusers_imagen.models.unet_deepfloyd",
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
 }
@@ -78,12 +80,19 @@ def _offer_for_text_to_image(auto: ModuleType) -> None:
     auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.setdefault("imagen", pipeline.ImagenCascadePipeline)
 
 
+def _let_safety_checker_load(checking: ModuleType) -> None:
+    # transformers reads this of every model that it loads; IF's checker leaves out the call that would set it.
+    if not hasattr(checking.IFSafetyChecker, "all_tied_weights_keys"):
+        checking.IFSafetyChecker.all_tied_weights_keys = {}
+
+
 _ACTIONS: dict[str, Callable[[ModuleType], None]] = {
     "diffusers.pipelines": _prefer_package,
     "diffusers.pipelines.pipeline_loading_utils": _trust_package,
     "diffusers.models.auto_model": _expose_models,
     "diffusers.pipelines.pipeline_utils": _expose_pipelines,
     "diffusers.pipelines.auto_pipeline": _offer_for_text_to_image,
+    "diffusers.pipelines.deepfloyd_if.safety_checker": _let_safety_checker_load,
     **dict.fromkeys(_MODELS.values(), _expose_models),
     **dict.fromkeys(_GUIDERS.values(), _expose_guiders),
     **dict.fromkeys(_PIPELINES.values(), _expose_pipelines),

@@ -17,6 +17,7 @@ import diffusers_imagen
 from diffusers_imagen import _diffusers_plugin
 
 PUBLIC = [
+    "DeepFloydUNet2DConditionModel",
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
@@ -83,7 +84,13 @@ def test_every_public_class_and_function_has_a_docstring():
 
 
 @pytest.mark.parametrize(
-    "name", ["ImagenCascadePipeline", "ImagenUNet2DConditionModel", "EfficientUNet2DConditionModel"]
+    "name",
+    [
+        "ImagenCascadePipeline",
+        "ImagenUNet2DConditionModel",
+        "EfficientUNet2DConditionModel",
+        "DeepFloydUNet2DConditionModel",
+    ],
 )
 def test_diffusers_finds_our_classes_as_its_own(name):
     assert getattr(diffusers, name) is getattr(diffusers_imagen, name)

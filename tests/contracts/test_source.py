@@ -19,6 +19,7 @@ PIPELINES = ("pipelines/pipeline_imagen_cascade.py", "pipelines/stored_pipeline.
 TAKE_KEYWORDS = {
     "pipelines/stored_pipeline.py": ["from_pretrained", "register_modules", "save_pretrained", "_save"],
     "models/stored_model.py": ["save_pretrained", "extract_init_dict", "_load_pretrained_model"],
+    "models/unet_deepfloyd.py": ["__init__"],
     "pipelines/disk_offload.py": ["pre_forward"],
     "guiders/unet_auto_guidance.py": ["new", "save_pretrained", "from_pretrained"],
 }

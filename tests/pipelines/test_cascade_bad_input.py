@@ -178,9 +178,9 @@ def test_a_u_net_of_another_kind_is_refused_with_the_right_ones(make_cascade, re
 
 
 def test_a_u_net_in_the_wrong_stage_is_refused(make_cascade, cascade_parts, record_calls):
-    for components in ({"unet": cascade_parts["sr_unet_1"]}, {"sr_unet_1": cascade_parts["unet"]}):
-        pipe = make_cascade(2, **components)
-        assert "`low_res_channels` of the U-Net of" in refusal(pipe, record_calls(pipe))
+    for name, kind, other in (("unet", "an enlargement", "sr_unet_1"), ("sr_unet_1", "a base", "unet")):
+        pipe = make_cascade(2, **{name: cascade_parts[other]})
+        assert f"`{name}` is the U-Net of {kind}; give each stage" in refusal(pipe, record_calls(pipe))
 
 
 def test_u_nets_for_different_texts_are_refused(make_cascade, cascade_parts, record_calls):

@@ -177,6 +177,7 @@ def test_the_parts_of_a_pipeline_make_another_that_draws_the_same(make_cascade):
 
 def test_without_settings_the_parts_are_the_components_alone(cascade_parts):
     nothing = dict.fromkeys(("sr_unet_1", "sr_scheduler_1", "sr_unet_2", "sr_scheduler_2", "guider"))
+    nothing |= dict.fromkeys(("safety_checker", "feature_extractor", "watermarker"))
     parts = {name: cascade_parts[name] for name in ("tokenizer", "text_encoder", "unet")}
     parts |= {"scheduler": DDIMScheduler()} | nothing
     assert ImagenCascadePipeline(**parts).components == parts

@@ -25,7 +25,7 @@ def test_the_u_net_is_asked_at_its_own_time_in_thousandths(cascade_parts):
 
 def test_a_noise_process_for_a_u_net_that_has_its_own_is_refused(cascade_parts):
     with pytest.raises(ValueError, match=r"`noise` is .* says in its own config what it was trained on; leave it"):
-        stage_model_for(cascade_parts["unet"], NoiseProcess("epsilon", NoiseSchedule()))
+        stage_model_for(cascade_parts["unet"], {"prediction_type": "epsilon"})
 
 
 def test_a_thing_that_is_no_u_net_is_refused():

@@ -88,7 +88,8 @@ def test_a_learned_variance_goes_through_to_ddpm(prediction_type, variance_type)
     ours = bridge.step(x_0, t, sample, variance, torch.Generator().manual_seed(0))
     theirs = scheduler.step(output, t, sample, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(theirs.pred_original_sample, x_0, rtol=0, atol=1e-4)
-    assert torch.equal(ours, theirs.prev_sample)
+    # Ours has not lost what the way through eps or v costs theirs.
+    torch.testing.assert_close(ours, theirs.prev_sample, rtol=0, atol=1e-5)
     other = bridge.step(x_0, t, sample, variance / 2, torch.Generator().manual_seed(0))
     assert not torch.equal(ours, other)
 

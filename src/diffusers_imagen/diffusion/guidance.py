@@ -25,8 +25,12 @@ def guide(x_0_cond: Tensor, x_0_uncond: Tensor, guidance_scale: float | Tensor, 
         Guided x_0 (B, C, H, W).
     """
     if isinstance(guidance_scale, Tensor):
-        guidance_scale = per_sample(guidance_scale.to(x_0_cond), x_0_cond)
-    guided = torch.lerp(x_0_uncond, x_0_cond, guidance_scale)
+        guided = torch.lerp(x_0_uncond, x_0_cond, per_sample(guidance_scale.to(x_0_cond), x_0_cond))
+    elif guidance_scale == 1:
+        guided = x_0_cond
+    else:
+        # In the order of Diffusers' own pipelines, so that the same model gives the same picture to the bit.
+        guided = (x_0_cond - x_0_uncond).mul_(guidance_scale).add_(x_0_uncond)
     if rescale == 0.0:
         return guided
     axes = tuple(range(1, guided.ndim))

@@ -7,7 +7,7 @@ predicts is in `prediction.py`. Called by the models, the schedulers, the sampli
 
 import math
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal, Protocol, overload
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,10 @@ class NoiseSchedule:
         """Bring log_snr into the range of the schedule, [log_snr_min, log_snr_max]."""
         return log_snr.clamp(self.log_snr_min, self.log_snr_max)
 
+    def alpha_sigma(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the variance-preserving (alpha, sigma) of a log_snr; see the function of this name."""
+        return alpha_sigma(log_snr)
+
     def _cosine_log_snr(self, t: Tensor) -> Tensor:
         start, stop = self._angles()
         angle = start + t * (stop - start)
@@ -114,6 +118,30 @@ class NoiseSchedule:
         return math.sqrt(max(softplus - _LINEAR_FIRST_BETA, 0.0))
 
 
+class TimeSchedule(Protocol):
+    """Map time t in [0, 1] (0 = clean, 1 = noise) to log_snr and back: `NoiseSchedule`, or a table of timesteps."""
+
+    @property
+    def log_snr_min(self) -> float:
+        """log_snr at t = 1."""
+
+    @property
+    def log_snr_max(self) -> float:
+        """log_snr at t = 0."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Give the log_snr at times in [0, 1]."""
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        """Give the times at which the schedule has these levels."""
+
+    def clamp(self, log_snr: Tensor) -> Tensor:
+        """Bring log_snr into the range of the schedule."""
+
+    def alpha_sigma(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Give (alpha, sigma) of a log_snr, with alpha^2 + sigma^2 = 1."""
+
+
 @dataclass(frozen=True)
 class NoiseProcess:
     """Say what a model was trained on: what it predicts, and at which levels of noise.
@@ -127,7 +155,7 @@ class NoiseProcess:
     """
 
     prediction_type: str
-    schedule: NoiseSchedule
+    schedule: TimeSchedule
 
     def __post_init__(self) -> None:
         """Refuse an unknown prediction type."""

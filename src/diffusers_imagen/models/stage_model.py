@@ -1,69 +1,37 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""The one interface through which the sampling loop asks any U-Net for its prediction."""
+"""Choose how a U-Net is asked for its prediction, and ask this package's own. Called by the pipeline."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusers_imagen.diffusion.noise import NoiseProcess
+from diffusers_imagen.diffusion.augmentation import noise_low_res
+from diffusers_imagen.models.stage_deepfloyd import DeepFloydStageModel, deepfloyd_shape
+from diffusers_imagen.models.stage_protocol import Prediction, StageModel, StageShape
 from diffusers_imagen.models.unet import ImagenUNet, TextMemo
+from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a U-Net says: (B, C, H, W) of its prediction type, and a learned variance of the same shape if it has one."""
-
-    value: Tensor
-    variance: Tensor | None = None
-
-
-class StageModel(Protocol):
-    """A U-Net as the sampling loop sees it."""
-
-    @property
-    def noise_process(self) -> NoiseProcess:
-        """What the U-Net was trained on."""
-
-    @property
-    def predicts_variance(self) -> bool:
-        """Whether predictions carry a learned variance."""
-
-    def predict(
-        self,
-        x_t: Tensor,
-        log_snr: Tensor,
-        text: Tensor,
-        text_mask: Tensor,
-        low_res: Tensor | None = None,
-        noise_level: Tensor | None = None,
-    ) -> Prediction:
-        """Predict for noisy images of unit variance.
-
-        Args:
-            x_t: (B, C, H, W), alpha * x_0 + sigma * eps with alpha^2 + sigma^2 = 1.
-            log_snr: (B,), within the range that the model was trained on.
-            text: (B, L, D) text encoder states.
-            text_mask: (B, L) bool, True where a token is real.
-            low_res: (B, C, H, W), resized and noised, for enlargements.
-            noise_level: (B,) in [0, 1], the noise of `low_res`.
-
-        Returns:
-            The prediction in float32.
-        """
+__all__ = ["ImagenStageModel", "Prediction", "StageModel", "StageShape", "stage_model_for", "stage_shape"]
 
 
 class ImagenStageModel:
     """Asks one of this package's U-Nets, which reads each text once in the life of this object."""
 
     predicts_variance = False
+    draws_start_first = False
 
     def __init__(self, unet: ImagenUNet) -> None:
         self._unet = unet
         # The tensors are kept beside the memo, so that no other can come to their identity.
         self._memos: dict[tuple[int, int], tuple[TextMemo, Tensor, Tensor]] = {}
         self.noise_process = unet.noise_process
+        self.shape = stage_shape(unet)
+
+    def noise_low_res(self, low_res: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+        """See `StageModel.noise_low_res`; on the cosine schedule."""
+        return noise_low_res(low_res, level, noise)
 
     def predict(
         self,
@@ -94,23 +62,44 @@ class ImagenStageModel:
         return self._memos.setdefault((id(text), id(text_mask)), (TextMemo(), text, text_mask))[0]
 
 
-def stage_model_for(unet: Any, noise: NoiseProcess | None = None) -> StageModel:
-    """Return the adapter for a U-Net.
-
-    Args:
-        unet: a U-Net of this package.
-        noise: the noise process of a U-Net whose configuration does not say what it was trained on.
+def stage_shape(unet: Any) -> StageShape:
+    """Return what goes into a U-Net and comes out of it.
 
     Raises:
         ValueError: a U-Net of a family that no adapter knows.
     """
+    if isinstance(unet, DeepFloydUNet2DConditionModel):
+        return deepfloyd_shape(unet)
     if isinstance(unet, ImagenUNet):
-        if noise is not None:
-            raise ValueError(
-                f"`noise` is {noise}, but {type(unet).__name__} says in its own config what it was trained on; leave it."
-            )
-        return ImagenStageModel(unet)
+        config = unet.config
+        return StageShape(
+            channels=config.in_channels,
+            enlarges=config.low_res_channels > 0,
+            text_length=config.text_max_length,
+            text_width=config.num_text_layers * config.encoder_hid_dim,
+        )
     raise ValueError(
         f"`unet` is a {type(unet).__name__}, which cannot be driven; use ImagenUNet2DConditionModel for the base and "
-        "EfficientUNet2DConditionModel for enlargements."
+        "EfficientUNet2DConditionModel for enlargements, or DeepFloydUNet2DConditionModel for DeepFloyd IF's."
     )
+
+
+def stage_model_for(unet: Any, noise: Mapping[str, Any] | None = None) -> StageModel:
+    """Return the adapter for a U-Net.
+
+    Args:
+        unet: a U-Net of this package.
+        noise: the noise process of a U-Net whose configuration does not say what it was trained on, as its adapter
+            takes it.
+
+    Raises:
+        ValueError: a U-Net of a family that no adapter knows.
+    """
+    stage_shape(unet)
+    if isinstance(unet, DeepFloydUNet2DConditionModel):
+        return DeepFloydStageModel(unet, noise)
+    if noise is not None:
+        raise ValueError(
+            f"`noise` is {noise}, but {type(unet).__name__} says in its own config what it was trained on; leave it."
+        )
+    return ImagenStageModel(unet)

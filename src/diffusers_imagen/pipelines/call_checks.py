@@ -50,6 +50,7 @@ def check_texts(
     embeds: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
     text_shape: tuple[int, int] | None,
     has_encoder: bool,
+    has_null_text: bool = True,
 ) -> int:
     """Refuse texts that are missing, given twice, or do not fit one another or the U-Nets.
 
@@ -60,6 +61,7 @@ def check_texts(
         text_shape: (tokens, width), the longest text and the width of the states that the U-Nets take; `None` where
             there are no U-Nets.
         has_encoder: whether the pipeline has a tokenizer and a text encoder.
+        has_null_text: whether the U-Nets know what stands for no text, without the encoder's empty prompt.
 
     Returns:
         How many prompts there are.
@@ -82,6 +84,11 @@ def check_texts(
             raise ValueError(
                 f"`{name}` is given, but this pipeline has no text encoder; give `{name}_embeds` instead."
             )
+    if negatives is None and negative_embeds is None and not (has_null_text or has_encoder):
+        raise ValueError(
+            "`negative_prompt_embeds` is missing: these U-Nets were trained with the encoded empty prompt, and this "
+            "pipeline has no text encoder; give its states."
+        )
     number = len(prompts) if prompts is not None else len(prompt_embeds)  # type: ignore[arg-type]
     if negative_embeds is not None and len(negative_embeds) != number:
         raise ValueError(

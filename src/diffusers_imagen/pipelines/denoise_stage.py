@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from diffusers_imagen.diffusion.guidance import guide, in_interval
-from diffusers_imagen.diffusion.noise import alpha_sigma
 from diffusers_imagen.diffusion.prediction import to_x_0
 from diffusers_imagen.diffusion.thresholding import threshold
 from diffusers_imagen.models.stage_model import Prediction, StageModel
@@ -189,9 +188,14 @@ def _guided(
         return _guided_by(guidance, model, x_t, log_snr, condition)
     if guidance == 1.0:
         prediction = _predict(model, x_t, log_snr, condition)
-        return prediction.value, prediction.variance
+        return _x_0(model, prediction.value, x_t, log_snr), prediction.variance
     prediction, negative = _predict_both(model, x_t, log_snr, condition)
-    return guide(prediction.value, negative.value, guidance, rescale), prediction.variance
+    if rescale == 0.0:
+        # The same as on x_0, with one conversion less, and to the bit what other pipelines do with the same model.
+        guided = guide(prediction.value, negative.value, guidance)
+        return _x_0(model, guided, x_t, log_snr), prediction.variance
+    x_0, negative_x_0 = (_x_0(model, one.value, x_t, log_snr) for one in (prediction, negative))
+    return guide(x_0, negative_x_0, guidance, rescale), prediction.variance
 
 
 def _guided_by(
@@ -202,12 +206,14 @@ def _guided_by(
     if Wanted(negative=True) in guider.wanted:
         both = _predict_both(model, x_t, log_snr, condition)
         predicted = {Wanted(): both[0], Wanted(negative=True): both[1]}
+    x_0s = []
     for wanted in guider.wanted:
+        source = guider.worse if wanted.worse and guider.worse is not None else model
         if wanted not in predicted:
-            source = guider.worse if wanted.worse and guider.worse is not None else model
             predicted[wanted] = _predict(source, x_t, log_snr, condition, wanted.negative)
-    x_0s = [predicted[wanted].value for wanted in guider.wanted]
-    return guider.guide(x_0s, x_t, *alpha_sigma(_trained(model, log_snr))), predicted[guider.wanted[0]].variance
+        x_0s.append(_x_0(source, predicted[wanted].value, x_t, log_snr))
+    level = model.noise_process.schedule.alpha_sigma(_trained(model, log_snr))
+    return guider.guide(x_0s, x_t, *level), predicted[guider.wanted[0]].variance
 
 
 def _split(
@@ -255,36 +261,35 @@ def _trained(model: StageModel, log_snr: Tensor) -> Tensor:
 def _predict(
     model: StageModel, x_t: Tensor, log_snr: Tensor, condition: StageCondition, negative: bool = False
 ) -> Prediction:
-    """Predict x_0 with the text or with the negative one."""
+    """Predict with the text or with the negative one."""
     texts = (condition.text, condition.text_mask)
     if negative:
         texts = (condition.negative_text, condition.negative_mask)
-    level = _trained(model, log_snr)
-    output = model.predict(x_t, level, *texts, condition.low_res, condition.noise_level)
-    return Prediction(_as_x_0(model, output.value, x_t, level), output.variance)
+    return model.predict(x_t, _trained(model, log_snr), *texts, condition.low_res, condition.noise_level)
 
 
 def _predict_both(
     model: StageModel, x_t: Tensor, log_snr: Tensor, condition: StageCondition
 ) -> tuple[Prediction, Prediction]:
-    """Predict x_0 with the text and with the negative one in a single forward pass."""
+    """Predict with the text and with the negative one in a single forward pass."""
     text, text_mask = condition.both_texts
-    level = _trained(model, log_snr)
     output = model.predict(
         _twice(x_t),
-        _twice(level),
+        _twice(_trained(model, log_snr)),
         text,
         text_mask,
         None if condition.low_res is None else _twice(condition.low_res),
         None if condition.noise_level is None else _twice(condition.noise_level),
     )
-    values = [_as_x_0(model, value, x_t, level) for value in output.value.chunk(2)]
+    values = output.value.chunk(2)
     variances = (None, None) if output.variance is None else output.variance.chunk(2)
     return Prediction(values[0], variances[0]), Prediction(values[1], variances[1])
 
 
-def _as_x_0(model: StageModel, prediction: Tensor, x_t: Tensor, log_snr: Tensor) -> Tensor:
-    return to_x_0(prediction, x_t, *alpha_sigma(log_snr), model.noise_process.prediction_type)
+def _x_0(model: StageModel, prediction: Tensor, x_t: Tensor, log_snr: Tensor) -> Tensor:
+    process = model.noise_process
+    level = process.schedule.alpha_sigma(_trained(model, log_snr))
+    return to_x_0(prediction, x_t, *level, process.prediction_type)
 
 
 def _twice(value: Tensor) -> Tensor:

@@ -8,11 +8,14 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import replace_example_docstring
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
+from diffusers_imagen.models.stage_model import stage_shape
+from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.pipelines.call_checks import (
@@ -28,7 +31,8 @@ from diffusers_imagen.pipelines.call_checks import (
 from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl, denoise_stage
 from diffusers_imagen.pipelines.guider_plan import stage_guiders
 from diffusers_imagen.pipelines.pictures import finished_pictures, given_pictures, shrunk
-from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
+from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput, Pictures
+from diffusers_imagen.pipelines.released_pictures import marked_pictures, safe_pictures
 from diffusers_imagen.pipelines.stage_plan import check_unets, plan_stages
 from diffusers_imagen.pipelines.stage_settings import (
     STAGES,
@@ -81,6 +85,9 @@ class ImagenCascadePipeline(StoredPipeline):
             `StageSettings`.
         text: how prompts are encoded, `{"layers": [...], "prefix": ..., "max_length": ..., "padding": ...}`.
         guider: a Diffusers guider of the base, in place of its `guidance_scale`, or `None`.
+        safety_checker: DeepFloyd IF's, which blackens what it finds, or `None`.
+        feature_extractor: what the safety checker sees pictures through; needed with it.
+        watermarker: DeepFloyd IF's, which marks PIL pictures, or `None`.
 
     Raises:
         ValueError: settings that no stage knows.
@@ -95,24 +102,31 @@ class ImagenCascadePipeline(StoredPipeline):
         "sr_unet_2",
         "sr_scheduler_2",
         "guider",
+        "safety_checker",
+        "feature_extractor",
+        "watermarker",
     ]
+    _exclude_from_cpu_offload = ["watermarker"]  # noqa: RUF012
     _callback_tensor_inputs = ["latents"]  # noqa: RUF012
 
-    @with_late_components("guider")
+    @with_late_components("guider", "safety_checker", "feature_extractor", "watermarker")
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: PreTrainedModel | None,
-        unet: ImagenUNet2DConditionModel,
+        unet: ImagenUNet2DConditionModel | DeepFloydUNet2DConditionModel,
         scheduler: SchedulerMixin,
-        sr_unet_1: EfficientUNet2DConditionModel | None,
+        sr_unet_1: EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel | None,
         sr_scheduler_1: SchedulerMixin | None,
-        sr_unet_2: EfficientUNet2DConditionModel | None,
+        sr_unet_2: EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel | None,
         sr_scheduler_2: SchedulerMixin | None,
         stages: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
         *,
         guider: BaseGuidance | None = None,
+        safety_checker: PreTrainedModel | None = None,
+        feature_extractor: BaseImageProcessor | None = None,
+        watermarker: ModelMixin | None = None,
     ) -> None:
         super().__init__()
         saved_settings(stages)
@@ -127,6 +141,9 @@ class ImagenCascadePipeline(StoredPipeline):
             sr_unet_2=sr_unet_2,
             sr_scheduler_2=sr_scheduler_2,
             guider=guider,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
+            watermarker=watermarker,
         )
         self.register_to_config(stages=stages, text=text)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True)
@@ -201,6 +218,8 @@ class ImagenCascadePipeline(StoredPipeline):
         batch = self._check_texts(prompts["base"], negatives["base"], embeds)
         texts, negative_texts = paired_prompts(prompts, negatives, batch)["base"]
         positive = self._text_of(texts, prompt_embeds, prompt_attention_mask)
+        if negative_texts is None and negative_prompt_embeds is None and not self._has_null_text:
+            negative_texts = ("",) * batch
         if negative_texts is None and negative_prompt_embeds is None:
             negative = null_text_like(positive)
         else:
@@ -310,7 +329,7 @@ class ImagenCascadePipeline(StoredPipeline):
             "max_batch_size": for_every_stage(max_batch_size, self.stage_names),
         }
         settings = override_settings(saved_settings(self.config.stages), arguments, self.stage_names)
-        small = None if image is None else given_pictures(image, self.image_processor, self.unet.config.in_channels)
+        small = None if image is None else given_pictures(image, self.image_processor, stage_shape(self.unet).channels)
         schedules = {
             "timesteps": per_stage("timesteps", timesteps, self.stage_names),
             "sigmas": per_stage("sigmas", sigmas, self.stage_names),
@@ -352,9 +371,9 @@ class ImagenCascadePipeline(StoredPipeline):
                 break
             self._align(self._unets[plan.name])
             text = encoded[texts[plan.name]]
+            first = plan.noise_drawn_first(batch_size, latents if plan is plans[0] else None, generator, device)
             condition = plan.condition(TextEmbeddings(*text[:2]), TextEmbeddings(*text[2:]), small, generator)
             steps = plan.set_timesteps(device)
-            first = latents if plan is plans[0] else None
             stage_guider = guiders.get(plan.name)
             self._guidance_scale = plan.settings.guidance_scale if stage_guider is None else stage_guider.scale
             with self.progress_bar(total=len(steps)) as progress:
@@ -380,6 +399,7 @@ class ImagenCascadePipeline(StoredPipeline):
         stages = {
             name: finished_pictures(drawn, output_type, self.image_processor) for name, drawn in finished.items()
         }
+        stages = {name: self._checked(name, pictures, output_type) for name, pictures in stages.items()}
         images = list(stages.values())[-1]
         return ImagenCascadeOutput(images=images, stages=stages) if return_dict else (images, stages)
 
@@ -390,7 +410,12 @@ class ImagenCascadePipeline(StoredPipeline):
 
     def _check_texts(self, prompts: Prompts | None, negatives: Prompts | None, embeds: Embeds) -> int:
         has_encoder = self.tokenizer is not None and self.text_encoder is not None
-        return check_texts(prompts, negatives, embeds, self._text_shape, has_encoder)
+        return check_texts(prompts, negatives, embeds, self._text_shape, has_encoder, self._has_null_text)
+
+    @property
+    def _has_null_text(self) -> bool:
+        """Whether the U-Nets learned what stands for no text; others were trained with the empty prompt."""
+        return text_settings(self.config.text).null_empty
 
     def _text_of(self, prompts: Prompts | None, embeds: Tensor | None, mask: Tensor | None) -> TextEmbeddings:
         if embeds is not None:
@@ -398,6 +423,12 @@ class ImagenCascadePipeline(StoredPipeline):
         settings = text_settings(self.config.text, self._text_shape, self.text_encoder)
         self._align(self.text_encoder)
         return encode_text(prompts or (), self.tokenizer, self.text_encoder, settings)
+
+    def _checked(self, stage: str, pictures: Pictures, output_type: str) -> Pictures:
+        pictures = safe_pictures(
+            pictures, output_type, self.safety_checker, self.feature_extractor, self._execution_device
+        )
+        return marked_pictures(pictures, output_type, self.watermarker, self._unets[stage].config.sample_size)
 
     def _sizes(
         self, names: Sequence[str], small: Tensor | None, height: int | None, width: int | None

@@ -9,9 +9,8 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from diffusers_imagen.diffusion.augmentation import noise_low_res
 from diffusers_imagen.diffusion.resize import resize
-from diffusers_imagen.models.stage_model import StageModel, stage_model_for
+from diffusers_imagen.models.stage_model import StageModel, stage_model_for, stage_shape
 from diffusers_imagen.pipelines.call_checks import Size
 from diffusers_imagen.pipelines.denoise_stage import Generator, StageCondition
 from diffusers_imagen.pipelines.stage_settings import StageSettings
@@ -26,7 +25,6 @@ class StagePlan:
 
     name: str
     model: StageModel
-    channels: int
     bridge: SchedulerBridge
     settings: StageSettings
     size: Size
@@ -44,7 +42,15 @@ class StagePlan:
 
     def shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Return (B, C, H, W) of the pictures."""
-        return (batch_size, self.channels, *self.size)
+        return (batch_size, self.model.shape.channels, *self.size)
+
+    def noise_drawn_first(
+        self, batch_size: int, latents: Tensor | None, generator: Generator, device: torch.device
+    ) -> Tensor | None:
+        """Return `latents`, drawn before the smaller picture's noise where the U-Net's own pipeline has that order."""
+        if latents is not None or not self.model.draws_start_first:
+            return latents
+        return randn_tensor(self.shape(batch_size), generator, device=device, dtype=torch.float32)
 
     def starting_noise(
         self, batch_size: int, latents: Tensor | None, generator: Generator, device: torch.device
@@ -67,7 +73,7 @@ class StagePlan:
             for row in range(small.shape[0]):
                 one = slice(row, row + 1)
                 enlarged = resize(small[one], self.size, self.settings.resize)
-                low_res[one] = noise_low_res(enlarged, level[one], low_res[one])
+                low_res[one] = self.model.noise_low_res(enlarged, level[one], low_res[one])
         return StageCondition(text.hidden_states, text.mask, negative.hidden_states, negative.mask, low_res, level)
 
 
@@ -87,15 +93,12 @@ def check_unets(unets: Mapping[str, Any]) -> tuple[int, int]:
         raise ValueError("`unet` is None, and without a base there is no cascade; give an ImagenUNet2DConditionModel.")
     shapes = {}
     for stage, unet in unets.items():
-        stage_model_for(unet)
-        config = unet.config
-        if (config.low_res_channels > 0) != (stage != "base"):
-            kind = "a base" if stage == "base" else "an enlargement"
-            raise ValueError(
-                f"`low_res_channels` of the U-Net of {stage!r} is {config.low_res_channels}, which is not {kind}'s; "
-                "give each stage the U-Net that was trained for it."
-            )
-        shapes[stage] = (config.text_max_length, config.num_text_layers * config.encoder_hid_dim)
+        shape = stage_shape(unet)
+        if shape.enlarges != (stage != "base"):
+            kind = "an enlargement" if shape.enlarges else "a base"
+            component = "unet" if stage == "base" else stage.replace("sr_", "sr_unet_")
+            raise ValueError(f"`{component}` is the U-Net of {kind}; give each stage the one that was trained for it.")
+        shapes[stage] = (shape.text_length, shape.text_width)
     widths = {stage: width for stage, (_, width) in shapes.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(
@@ -123,7 +126,7 @@ def plan_stage(
     component = "scheduler" if name == "base" else name.replace("sr_", "sr_scheduler_")
     if scheduler is None:
         raise ValueError(f"`{component}` is None, but the stage {name!r} runs; give it a Diffusers scheduler.")
-    model = stage_model_for(unet)
+    model = stage_model_for(unet, settings.noise)
     try:
         bridge = bridge_for(scheduler)
     except ValueError as error:
@@ -143,7 +146,7 @@ def plan_stage(
             raise ValueError(f"`{key}` is {values!r} for {name!r}; give a list of numbers.")
     steps = None if schedule else settings.num_inference_steps
     schedule = {**schedule, "num_inference_steps": steps}
-    return StagePlan(name, model, unet.config.in_channels, bridge, settings, size, schedule)
+    return StagePlan(name, model, bridge, settings, size, schedule)
 
 
 def plan_stages(

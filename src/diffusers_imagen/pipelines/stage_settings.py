@@ -39,6 +39,8 @@ class StageSettings:
     """How the smaller picture is brought to this stage's size."""
     max_batch_size: int | None = None
     """Pictures that the U-Net gets at once, at least 1, twice as many rows with guidance; `None` for all of them."""
+    noise: Mapping[str, Any] | None = None
+    """What a foreign U-Net was trained on, as its adapter takes it; `None` for those whose config says it."""
 
     def __post_init__(self) -> None:
         _check_settings(self)

@@ -17,6 +17,7 @@ from torch import nn
 from diffusers_imagen.pipelines.adapters import saved_without_adapters
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
 from diffusers_imagen.pipelines.loading import check_text_weights, checkpoint_place, unreadable
+from diffusers_imagen.pipelines.stage_settings import saved_settings
 from diffusers_imagen.pipelines.weights import align_weights
 
 if TYPE_CHECKING:
@@ -73,6 +74,62 @@ class StoredPipeline(DiffusionPipeline):
         """Take components as Diffusers does, unless the text encoder's file holds another model."""
         check_text_weights(kwargs.get("text_encoder"))
         super().register_modules(**kwargs)
+
+    @classmethod
+    def from_deepfloyd_if(
+        cls,
+        stage_1: Any,
+        stage_2: Any = None,
+        stage_3: Any = None,
+        mask_padding: bool = False,
+        dtype: Any = None,
+        variant: str | None = None,
+        local_files_only: bool = False,
+    ) -> Any:
+        """Make one cascade of DeepFloyd IF's pipelines; it draws what they draw, from the same generator.
+
+        The U-Nets keep their weights, which a loaded pipeline shares with the cascade, without a copy. The text encoder
+        is loaded once. Steps, guidance, thresholding and noise level are those that IF's pipelines have by default;
+        any scheduler can take the place of theirs.
+
+        Args:
+            stage_1: an `IFPipeline`, or the folder or Hub repository of one.
+            stage_2: an `IFSuperResolutionPipeline`, likewise, or `None`.
+            stage_3: another one, or `None`.
+            mask_padding: whether the U-Nets shall not see the padding of texts. IF's saw it in training, so its
+                pictures change.
+            dtype: of the weights, for those that are not loaded, as `DiffusionPipeline.from_pretrained` takes it.
+            variant: of the files, likewise, such as "fp16".
+            local_files_only: whether to leave the Hub alone.
+
+        Raises:
+            ValueError: something else than IF's pipelines.
+        """
+        # Imported here, as below: IF's pipelines take a third of a second, and few need them.
+        from diffusers_imagen.pipelines.deepfloyd_cascade import cascade_parts
+
+        stages = [stage_1, *(stage for stage in (stage_2, stage_3) if stage is not None)]
+        options = {"dtype": dtype, "variant": variant, "local_files_only": local_files_only}
+        given = {name: value for name, value in options.items() if value is not None}
+        return cls(**cascade_parts(stages, mask_padding, given))
+
+    def save_as_deepfloyd_if(self, save_directory: str | os.PathLike[str], max_shard_size: str | None = None) -> None:
+        """Save a cascade of DeepFloyd IF's U-Nets as the pipelines of Diffusers that it could be made of.
+
+        The folder gets `stage_1` for `IFPipeline.from_pretrained`, and `stage_2` and `stage_3`, where there are such,
+        for `IFSuperResolutionPipeline.from_pretrained`; the text encoder is in `stage_1` only. Weights are the same to
+        the bit. Schedulers that IF's pipelines cannot use become the DDPM that IF was trained with.
+
+        Args:
+            save_directory: a folder that does not exist yet, or an empty one.
+            max_shard_size: of the files of weights, as `save_pretrained` takes it.
+
+        Raises:
+            ValueError: a folder that holds something, or U-Nets of another family.
+        """
+        from diffusers_imagen.pipelines.deepfloyd_cascade import save_pipelines
+
+        save_pipelines(self, saved_settings(self.config.stages), Path(save_directory), max_shard_size)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save the cascade; LoRA adapters are left out with a warning, as they are files of their own.

@@ -64,7 +64,7 @@ class SchedulerBridge(ABC):
 
     def __init__(self, scheduler: SchedulerMixin) -> None:
         self._name = type(scheduler).__name__
-        self.scheduler = _with_settings(scheduler, self._corrections(scheduler.config))
+        self.scheduler = with_settings(scheduler, self._corrections(scheduler.config))
         self._returned: tuple[Tensor, tuple[float, float]] | None = None
         parameters = inspect.signature(type(scheduler).__init__).parameters
         known = [option for option in _CLIPPING if option in parameters and self.clips]
@@ -296,7 +296,7 @@ class SchedulerBridge(ABC):
             )
 
 
-def _with_settings(scheduler: SchedulerMixin, settings: dict[str, Any]) -> SchedulerMixin:
+def with_settings(scheduler: SchedulerMixin, settings: dict[str, Any]) -> SchedulerMixin:
     """Give the scheduler itself, or a copy with other settings if there are any to be changed."""
     if not settings:
         return scheduler

@@ -13,7 +13,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from diffusers_imagen.diffusion.prediction import from_x_0
-from diffusers_imagen.schedulers.family import SchedulerBridge
+from diffusers_imagen.schedulers.family import Generators, SchedulerBridge, with_settings
 
 
 class VPIndexBridge(SchedulerBridge):
@@ -97,6 +97,28 @@ class DDPMBridge(VPIndexBridge):
     def needs_variance(self) -> bool:
         """Whether the scheduler's `variance_type` is a learned one."""
         return self.scheduler.config.variance_type in ("learned", "learned_range")
+
+    def step(
+        self,
+        x_0: Tensor,
+        t: Tensor,
+        sample: Tensor,
+        variance: Tensor | None = None,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Go one step; see `SchedulerBridge.step`.
+
+        With a learned variance x_0 goes in as it is. Written as eps and read back it would lose bits, and pictures
+        could differ from those of the pipeline that the model comes from.
+        """
+        if not self.needs_variance:
+            return super().step(x_0, t, sample, variance, generator)
+        given = self.scheduler
+        self.scheduler = with_settings(given, {"prediction_type": "sample"})
+        try:
+            return super().step(x_0, t, sample, variance, generator)
+        finally:
+            self.scheduler = given
 
     def model_output(self, x_0: Tensor, sample: Tensor, t: Tensor, variance: Tensor | None = None) -> Tensor:
         """Write x_0 as eps, x_0 or v, and append the variance on the channel axis where it is learned.

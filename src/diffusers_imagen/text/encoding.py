@@ -9,11 +9,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diffusers_imagen.text.captions import Captions, prepared_captions
 
 _logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ class TextSettings:
         max_length: Tokens kept of a prompt, special tokens and prefix included, at least 1.
         padding: "longest" pads to the longest prompt of the call, "max_length" always to `max_length`.
         null_empty: Give an empty prompt a mask without a single token, so that a U-Net uses its learned null text.
+        masked: Mask the padding. Without, the encoder's states of the padding are text as well, as DeepFloyd IF has it.
+        captions: What is done to a prompt first, "as_is" for nothing; see `captions.py`.
 
     Raises:
         ValueError: If a value is outside what is said above.
@@ -39,6 +43,8 @@ class TextSettings:
     max_length: int = 128
     padding: Literal["longest", "max_length"] = "longest"
     null_empty: bool = True
+    masked: bool = True
+    captions: Captions = "as_is"
 
     def __post_init__(self) -> None:
         """Take lists, as JSON gives them, for `layers`, and check the rest."""
@@ -49,6 +55,10 @@ class TextSettings:
             raise ValueError(f"`max_length` is {self.max_length}; give the number of tokens to keep, at least 1.")
         if self.padding not in ("longest", "max_length"):
             raise ValueError(f"`padding` is {self.padding!r}; choose 'longest' or 'max_length'.")
+        if self.captions not in get_args(Captions):
+            raise ValueError(f"`captions` is {self.captions!r}; choose one of {', '.join(get_args(Captions))}.")
+        if self.null_empty and not self.masked:
+            raise ValueError("`null_empty` is True, but without a mask (`masked`) there is no null text; give False.")
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,9 @@ def encode_text(
 ) -> TextEmbeddings:
     """Encode prompts into masked hidden states.
 
-    Tokens are always padded on the right and padding is masked, so neither the other prompts of a batch nor the amount
-    of padding changes an embedding. The tokenizer and the encoder are not modified.
+    Tokens are always padded on the right and padding is masked (unless the settings say otherwise), so neither the
+    other prompts of a batch nor the amount of padding changes an embedding. The tokenizer and the encoder are not
+    modified.
 
     Args:
         prompts: B prompts; what exceeds `settings.max_length` tokens is cut off with a warning that quotes it.
@@ -86,12 +97,14 @@ def encode_text(
     """
     check_text_settings(settings, text_encoder)
     _check_prompts(prompts)
-    rows = _tokenize(prompts, tokenizer, settings)
+    rows = _tokenize(prepared_captions(prompts, settings.captions), tokenizer, settings)
     width = settings.max_length if settings.padding == "max_length" else max(1, *map(len, rows))
     input_ids, mask = _pad(rows, width, _padding_id(tokenizer), text_encoder.device)
     encoder = text_encoder.get_encoder() if text_encoder.config.is_encoder_decoder else text_encoder
     output = encoder(input_ids=input_ids, attention_mask=mask.long(), output_hidden_states=True, return_dict=True)
     states = torch.cat([output.hidden_states[layer] for layer in settings.layers], dim=-1)
+    if not settings.masked:
+        return TextEmbeddings(states, torch.ones_like(mask, device=states.device))
     if settings.null_empty:
         mask = mask & torch.tensor([bool(prompt.strip()) for prompt in prompts], device=mask.device)[:, None]
     # An offloaded encoder answers on another device than its weights lie on.

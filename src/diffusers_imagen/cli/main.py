@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from diffusers_imagen._version import __version__
+from diffusers_imagen.cli.data import data
 from diffusers_imagen.cli.evaluate import evaluate
 from diffusers_imagen.cli.generate import generate
 from diffusers_imagen.cli.schedulers import schedulers
@@ -17,6 +18,7 @@ app.command()(generate)
 app.command()(schedulers)
 app.command()(train)
 app.command()(evaluate)
+app.add_typer(data)
 
 
 def _print_version(wanted: bool) -> None:

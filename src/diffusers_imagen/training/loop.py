@@ -19,7 +19,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
 
-from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
@@ -30,6 +29,7 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.export import export_model
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
+from diffusers_imagen.training.open_data import open_pictures
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog
 from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_optimizer, make_unet
@@ -80,13 +80,9 @@ class _Run:
             mixed_precision=config.precision, gradient_accumulation_steps=config.gradient_accumulation_steps
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        quarantine = self._folder / "quarantine.jsonl" if self._accelerator.is_main_process else None
-        self._pictures = ImageFolder.open(
-            config.data.folder,
-            config.data.size,
-            validation_fraction=config.data.validation_fraction,
-            quarantine=quarantine,
-        )
+        # The first process makes the index of tar shards, the others read it.
+        with self._accelerator.main_process_first():
+            self._pictures = open_pictures(config.data, self._samples_per_step, self._folder / "quarantine.jsonl")
         self._prepare_model()
         self._resume()
         accelerator = self._accelerator

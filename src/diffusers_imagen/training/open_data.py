@@ -1,0 +1,62 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Open the pictures that a configuration names: a folder, tar shards or a Hugging Face dataset.
+
+The sources themselves are in `data/`. Called by the training loop and by previews.
+"""
+
+import logging
+from pathlib import Path
+
+from diffusers_imagen.data.buckets import assign_buckets
+from diffusers_imagen.data.folder import ImageFolder
+from diffusers_imagen.data.quarantine import Quarantine
+from diffusers_imagen.data.shards import TarShards
+from diffusers_imagen.data.source import PictureSource
+from diffusers_imagen.training.config import DataConfig
+
+_logger = logging.getLogger(__name__)
+
+
+def open_pictures(
+    config: DataConfig,
+    samples_per_step: int | None = None,
+    quarantine: str | Path | None = None,
+    held_out: bool = False,
+) -> PictureSource:
+    """Open the pictures of a run, without reading them.
+
+    Args:
+        config: Which pictures, and how they are cut.
+        samples_per_step: Pictures of one optimizer step, over all processes; None for no aspect buckets, all pictures
+            then have one size.
+        quarantine: A file that shall list what cannot be read.
+        held_out: Give the held-out pictures instead of those for training.
+
+    Returns:
+        The source.
+
+    Raises:
+        ValueError: If there are no pictures, or they are not as `config` says.
+    """
+    pictures = _open(config, Quarantine(quarantine, config.max_bad_fraction), held_out)
+    if config.low_res_folder is not None:
+        pictures.pair_with(config.low_res_folder)
+    if config.bucket_multiple is not None and samples_per_step is not None:
+        sizes = pictures.picture_sizes()
+        pictures.use_buckets(assign_buckets(sizes, config.size, config.bucket_multiple, samples_per_step))
+    return pictures
+
+
+def _open(config: DataConfig, quarantine: Quarantine, held_out: bool) -> PictureSource:
+    kind = _kind_of(Path(config.folder)) if config.source == "auto" else config.source
+    split = (held_out, config.validation_fraction)
+    if kind == "shards":
+        return TarShards.open(
+            config.folder, config.size, *split, config.shard_window, quarantine, caption_fields=config.captions
+        )
+    return ImageFolder.open(config.folder, config.size, *split, quarantine, caption_fields=config.captions)
+
+
+def _kind_of(folder: Path) -> str:
+    """Tell by the files what a folder holds."""
+    return "shards" if any(folder.glob("**/*.tar")) else "folder"

@@ -1,0 +1,97 @@
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusers_imagen.data.folder import ImageFolder, read_entries
+from diffusers_imagen.data.shards import TarShards
+from diffusers_imagen.text.cache import TextEmbeddingCache
+from diffusers_imagen.text.loading import load_text_encoder
+from diffusers_imagen.training.batches import BatchMaker
+from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.loop import train
+from diffusers_imagen.training.open_data import open_pictures
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def write_shards(pictures: Path, folder: Path, each: int) -> Path:
+    """Write the pictures of a folder into tars of a few samples, with captions in .txt and .json."""
+    folder.mkdir()
+    entries = read_entries(pictures)
+    for start in range(0, len(entries), each):
+        with tarfile.open(folder / f"{start // each:05d}.tar", "w") as archive:
+            for name, captions in entries[start : start + each]:
+                record = json.dumps({"texts": captions}).encode()
+                key = Path(name).stem
+                for extension, content in (
+                    ("png", (pictures / name).read_bytes()),
+                    ("txt", captions[0].encode()),
+                    ("json", record),
+                ):
+                    info = tarfile.TarInfo(f"{key}.{extension}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+    return folder
+
+
+@pytest.fixture
+def shards(pictures: Path, tmp_path: Path) -> Path:
+    return write_shards(pictures, tmp_path / "shards", each=3)
+
+
+def batch_makers(config: TrainConfig, processes: int = 1) -> list[BatchMaker]:
+    samples = config.batch_size * config.gradient_accumulation_steps * processes
+    pictures = open_pictures(config.data, samples)
+    text = TextEmbeddingCache.build(pictures.captions, *load_text_encoder(config.text.folder), config.text.settings)
+    return [BatchMaker(config, pictures, text, processes, rank) for rank in range(processes)]
+
+
+def test_what_a_folder_holds_is_told_by_its_files(make_config: MakeConfig, shards: Path) -> None:
+    assert isinstance(open_pictures(make_config().data), ImageFolder)
+    assert isinstance(open_pictures(make_config(data={"folder": str(shards)}).data), TarShards)
+
+
+def test_captions_come_from_the_fields_that_are_named(make_config: MakeConfig, shards: Path) -> None:
+    plain, named = (
+        open_pictures(make_config(data={"folder": str(shards), "captions": fields}).data)
+        for fields in ((), ("texts",))
+    )
+
+    assert plain[0].captions == ("a red square",)
+    assert named[0].captions == ("a red square", "red right")
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_shards_give_the_same_global_batches_on_any_number_of_ranks(
+    make_config: MakeConfig, shards: Path, window: int
+) -> None:
+    data = {"folder": str(shards), "shard_window": window, "captions": ("texts",)}
+    (whole,) = batch_makers(make_config(data=data, batch_size=8))
+    expected = [whole.batch(number) for number in range(4)]
+
+    for processes in (2, 4):
+        ranks = batch_makers(make_config(data=data, batch_size=8 // processes), processes)
+        for number, batch in enumerate(expected):
+            parts = [maker.batch(number) for maker in ranks]
+            for name in ("pictures", "t", "eps"):
+                assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    seen = torch.cat([batch.pictures for batch in expected[:3]])
+    # The twelve pictures, twice, are eight different ones.
+    assert len(torch.unique(seen.flatten(1), dim=0)) == 8
+
+
+def test_run_on_shards_resumes_but_not_on_changed_ones(make_config: MakeConfig, shards: Path, pictures: Path) -> None:
+    config = make_config(data={"folder": str(shards)}, max_steps=2)
+    assert train(config).finished
+    assert train(replace(config, max_steps=3)).step == 3
+
+    shard = shards / "00002.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"a red square", b"a RED square"))
+    with pytest.raises(ValueError, match="had data "):
+        train(replace(config, max_steps=4))

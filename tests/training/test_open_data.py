@@ -5,9 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from diffusers_imagen.data.dataset import HuggingFaceDataset
 from diffusers_imagen.data.folder import ImageFolder, read_entries
 from diffusers_imagen.data.shards import TarShards
 from diffusers_imagen.text.cache import TextEmbeddingCache
@@ -95,3 +99,25 @@ def test_run_on_shards_resumes_but_not_on_changed_ones(make_config: MakeConfig, 
     shard.write_bytes(shard.read_bytes().replace(b"a red square", b"a RED square"))
     with pytest.raises(ValueError, match="had data "):
         train(replace(config, max_steps=4))
+
+
+def test_run_on_a_dataset_trains_and_gives_the_samples_of_the_folder(
+    make_config: MakeConfig, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    entries = read_entries(pictures)
+    rows = {
+        "picture": [(pictures / name).read_bytes() for name, _ in entries],
+        "captions": [list(captions) for _, captions in entries],
+    }
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    pq.write_table(pa.table(rows), folder / "train.parquet")
+    data = {"folder": str(folder), "image_column": "picture", "captions": ("captions",)}
+    config = make_config(data=data, max_steps=1)
+
+    assert isinstance(open_pictures(config.data), HuggingFaceDataset)
+    (ours,), (plain,) = batch_makers(config), batch_makers(make_config())
+    for name in ("pictures", "text", "eps"):
+        assert torch.equal(getattr(ours.batch(1), name), getattr(plain.batch(1), name))
+    assert train(config).finished

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from diffusers_imagen.data.buckets import assign_buckets
+from diffusers_imagen.data.dataset import HuggingFaceDataset
 from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.data.quarantine import Quarantine
 from diffusers_imagen.data.shards import TarShards
@@ -54,9 +55,19 @@ def _open(config: DataConfig, quarantine: Quarantine, held_out: bool) -> Picture
         return TarShards.open(
             config.folder, config.size, *split, config.shard_window, quarantine, caption_fields=config.captions
         )
+    if kind == "dataset":
+        return HuggingFaceDataset.open(
+            config.folder, config.size, *split, quarantine, config.split, config.image_column, config.captions,
+            config.key_column,
+        )  # fmt: skip
     return ImageFolder.open(config.folder, config.size, *split, quarantine, caption_fields=config.captions)
 
 
 def _kind_of(folder: Path) -> str:
     """Tell by the files what a folder holds."""
-    return "shards" if any(folder.glob("**/*.tar")) else "folder"
+    if (folder / "metadata.jsonl").is_file():
+        return "folder"
+    endings = {path.suffix for path in folder.rglob("*")}
+    if ".tar" in endings:
+        return "shards"
+    return "dataset" if endings & {".parquet", ".arrow"} else "folder"

@@ -17,7 +17,7 @@ if sys.platform != "win32":
 _logger = logging.getLogger(__name__)
 
 # With fewer pictures tried, a few bad ones say nothing about the whole.
-_LEAST_TRIED = 100
+_LEAST_TRIED = 1000
 
 
 class Quarantine:
@@ -27,7 +27,7 @@ class Quarantine:
 
     Args:
         path: The file, one JSON line `{"file_name": ..., "reason": ...}` for each picture; None for the warnings only.
-        max_fraction: Largest share in [0, 1] of bad pictures among those tried so far.
+        max_fraction: Largest share in [0, 1] of bad pictures among those tried so far, or the first thousand.
 
     Raises:
         ValueError: If `max_fraction` is not in [0, 1].
@@ -72,7 +72,7 @@ class Quarantine:
             _logger.warning("The picture %s cannot be read (%s); the next one takes its place.", name, reason)
             if self._path is not None:
                 _append_once(self._path, {"file_name": name, "reason": reason})
-            tried = min(size, max(self._tried, _LEAST_TRIED))
+            tried = min(size, max(self._tried, len(self._bad), _LEAST_TRIED))
             if len(self._bad) > self._max_fraction * tried:
                 where = "" if self._path is None else f"; {self._path} lists them"
                 raise ValueError(

@@ -192,7 +192,12 @@ class PictureSource(ABC):
         if not content:
             raise ValueError("the file is empty")
         height, width = (self._side, self._side) if self._buckets is None else self._buckets.shape_of(index)
-        with Image.open(BytesIO(content)) as image:
+        try:
+            opened = Image.open(BytesIO(content))
+        except UnidentifiedImageError as error:
+            # Its own words name an address in memory, which is another each time.
+            raise ValueError("it is no picture of a kind that is known") from error
+        with opened as image:
             return np.array(to_shape(to_rgb(image), height, width))
 
     def _low_res(self, name: str) -> npt.NDArray[np.uint8] | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from diffusers_imagen.data.dataset import HuggingFaceDataset
 from diffusers_imagen.data.folder import ImageFolder, read_entries
@@ -121,3 +122,43 @@ def test_run_on_a_dataset_trains_and_gives_the_samples_of_the_folder(
     for name in ("pictures", "text", "eps"):
         assert torch.equal(getattr(ours.batch(1), name), getattr(plain.batch(1), name))
     assert train(config).finished
+
+
+@pytest.fixture
+def wide_and_tall(tmp_path: Path) -> Path:
+    """Draw 24 pictures of three shapes."""
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    for i in range(24):
+        size = ((16, 16), (32, 16), (16, 32))[i % 3]
+        Image.new("RGB", size, (10 * i, 0, 0)).save(folder / f"{i:02d}.png")
+        (folder / f"{i:02d}.txt").write_text("a red square")
+    return folder
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_steps_come_from_one_bucket_whatever_the_ranks_and_the_accumulation(
+    make_config: MakeConfig, wide_and_tall: Path, in_memory: bool
+) -> None:
+    data = {"folder": str(wide_and_tall), "bucket_multiple": 4, "in_memory": in_memory}
+    (whole,) = batch_makers(make_config(data=data, batch_size=4))
+    expected = [whole.batch(number) for number in range(7)]
+
+    assert {tuple(batch.pictures.shape[2:]) for batch in expected} == {(8, 8), (4, 12), (12, 4)}
+    assert all(batch.eps.shape == batch.pictures.shape for batch in expected)
+    ranks = batch_makers(make_config(data=data, batch_size=1, gradient_accumulation_steps=2), processes=2)
+    for number, batch in enumerate(expected):
+        parts = [maker.batch(2 * number + micro) for micro in range(2) for maker in ranks]
+        for name in ("pictures", "t", "eps"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+
+
+def test_run_on_buckets_trains_and_resumes_but_not_with_other_buckets(
+    make_config: MakeConfig, wide_and_tall: Path
+) -> None:
+    data = {"folder": str(wide_and_tall), "bucket_multiple": 4}
+    assert train(make_config(data=data, max_steps=4)).finished
+    assert train(make_config(data=data, max_steps=5)).finished
+
+    with pytest.raises(ValueError, match="had data "):
+        train(make_config(data={**data, "bucket_multiple": None}, max_steps=6))

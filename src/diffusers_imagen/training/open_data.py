@@ -44,7 +44,9 @@ def open_pictures(
         pictures.pair_with(config.low_res_folder)
     if config.bucket_multiple is not None and samples_per_step is not None:
         sizes = pictures.picture_sizes()
-        pictures.use_buckets(assign_buckets(sizes, config.size, config.bucket_multiple, samples_per_step))
+        buckets = assign_buckets(sizes, config.size, config.bucket_multiple, samples_per_step)
+        _logger.info("Pictures in buckets of height and width: %s.", buckets.counts)
+        pictures.use_buckets(buckets)
     return pictures
 
 

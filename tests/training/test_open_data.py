@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from diffusers_imagen.data.dataset import HuggingFaceDataset
 from diffusers_imagen.data.folder import ImageFolder, read_entries
@@ -162,3 +163,19 @@ def test_run_on_buckets_trains_and_resumes_but_not_with_other_buckets(
 
     with pytest.raises(ValueError, match="had data "):
         train(make_config(data={**data, "bucket_multiple": None}, max_steps=6))
+
+
+def test_captions_are_encoded_once_or_with_each_batch(make_config: MakeConfig, tmp_path: Path) -> None:
+    both = []
+    for cache in (True, False):
+        config = make_config(text={"cache": cache}, max_steps=2, output_dir=str(tmp_path / str(cache)))
+        assert train(config).finished
+        assert (tmp_path / str(cache) / "text_cache").is_dir() == cache
+        both.append(weights(config))
+
+    for name, tensor in both[0].items():
+        torch.testing.assert_close(both[1][name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def weights(config: TrainConfig) -> dict[str, torch.Tensor]:
+    return load_file(Path(config.output_dir) / "unet" / "diffusion_pytorch_model.safetensors")

@@ -19,6 +19,7 @@ from diffusers_imagen.data.source import Picture, PictureSource
 from diffusers_imagen.data.transforms import to_uint8, to_unit_range
 from diffusers_imagen.diffusion.resize import resize
 from diffusers_imagen.text.cache import TextEmbeddingCache
+from diffusers_imagen.text.online import OnlineTextEncoder
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.objective import TrainingBatch
 from diffusers_imagen.training.randomness import SampleDraws, draw_sample, sample_generator
@@ -41,7 +42,7 @@ class BatchMaker:
     Args:
         config: Of the run.
         pictures: The source of pictures.
-        text: Embeddings of all captions of the source.
+        text: What gives the embeddings of the source's captions.
         processes: Number of processes that train together.
         process: Rank of this one, which takes its share of each global batch.
     """
@@ -50,7 +51,7 @@ class BatchMaker:
         self,
         config: TrainConfig,
         pictures: PictureSource,
-        text: TextEmbeddingCache,
+        text: TextEmbeddingCache | OnlineTextEncoder,
         processes: int = 1,
         process: int = 0,
     ) -> None:

@@ -120,7 +120,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Say where the text encoder is and how captions are encoded; the fields but `folder` are `TextSettings`."""
+    """Say where the text encoder is and how captions are encoded; the first fields after `folder` are `TextSettings`."""
 
     folder: str
     """Folder with the subfolders `tokenizer` and `text_encoder`."""
@@ -130,8 +130,11 @@ class TextConfig:
     """Put before each caption."""
     max_length: int = 128
     """Tokens kept of a caption."""
+    cache: bool = True
+    """Encode all captions before training and keep them on the disk; False encodes those of each batch, again and
+    again, in place of a cache that would be too large."""
     batch_size: int = 64
-    """Captions that are encoded together."""
+    """Captions that are encoded together for the cache."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "text.batch_size", self.batch_size, "give at least 1")

@@ -5,6 +5,7 @@ The sources themselves are in `data/`. Called by the training loop and by previe
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from diffusers_imagen.data.buckets import assign_buckets
@@ -48,6 +49,11 @@ def open_pictures(
         _logger.info("Pictures in buckets of height and width: %s.", buckets.counts)
         pictures.use_buckets(buckets)
     return pictures
+
+
+def captions_of(pictures: PictureSource) -> Iterator[str]:
+    """Give the captions of a source; they are collected only when the first one is asked for."""
+    yield from pictures.captions
 
 
 def _open(config: DataConfig, quarantine: Quarantine, held_out: bool) -> PictureSource:

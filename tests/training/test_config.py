@@ -140,3 +140,20 @@ def test_a_value_has_no_parts_to_override(tmp_path):
     path.write_text("max_steps: 3\n")
     with pytest.raises(ValueError, match=r"`overrides` is 'max_steps.a'; `max_steps` has no parts"):
         load_config(path, ["--max_steps.a", "1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"shard_window": 0}, "shard_window"),
+        ({"max_bad_fraction": 1.5}, "max_bad_fraction"),
+        ({"low_res_blur": -1.0}, "low_res_blur"),
+        ({"low_res_jpeg": 100}, "low_res_jpeg"),
+        ({"bucket_multiple": 3}, "bucket_multiple"),
+        ({"bucket_multiple": 4, "crop": 4}, "crop"),
+        ({"source": "tar"}, "source"),
+    ],
+)
+def test_impossible_values_of_the_data_are_refused_by_name(make_config: MakeConfig, change: dict, name: str) -> None:
+    with pytest.raises(ValueError, match=f"`(data.)?{name}`"):
+        make_config(data=change)

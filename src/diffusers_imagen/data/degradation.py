@@ -42,9 +42,8 @@ class Degradation:
         Returns:
             A picture of the same shape, uint8.
         """
-        blur, quality = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence([seed, _DEGRADATION, sample]))
-        ).random(2)
+        seeds = np.random.SeedSequence([seed, _DEGRADATION, sample])
+        blur, quality = np.random.Generator(np.random.Philox(seeds)).random(2).tolist()
         picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
         if self.blur > 0:
             picture = picture.filter(ImageFilter.GaussianBlur(self.blur * blur))

@@ -139,6 +139,29 @@ def test_only_new_and_changed_shards_are_walked_through_again(
     assert after.digest != before.digest
 
 
+def test_indexing_that_was_broken_off_goes_on_where_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = TarShards.open(make_shards(tmp_path / "a"), side=4).digest
+    make_shards(tmp_path / "b")
+    original = shard_index._walk
+
+    def interrupted(path: Path, state: tuple[str, int, int]) -> object:
+        if path.name == "00002.tar":
+            raise KeyboardInterrupt
+        return original(path, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_index, "_walk", interrupted)
+        patch.setattr(shard_index, "_SECONDS_BETWEEN_SAVES", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            open_index(tmp_path / "b")
+    caplog.clear()
+
+    assert TarShards.open(tmp_path / "b", side=4).digest == expected
+    assert "Indexing 2 of the 4 tar files" in caplog.text
+
+
 def test_changed_caption_of_the_same_length_changes_the_digest(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {"a.png": png(1), "a.txt": b"one"})
     before = TarShards.open(tmp_path, side=4).digest

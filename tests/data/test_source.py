@@ -19,6 +19,7 @@ from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.data.quarantine import Quarantine
 from diffusers_imagen.data.shards import TarShards
 from diffusers_imagen.data.source import PictureSource, picture_size
+from diffusers_imagen.data.transforms import to_rgb, to_shape
 
 Write = Callable[[Path, dict[str, tuple[bytes, bytes]]], PictureSource]
 RED = (255, 0, 0)
@@ -236,3 +237,18 @@ def test_sizes_are_those_of_upright_pictures(write: Write, tmp_path: Path) -> No
 def test_size_of_what_is_no_picture_is_unknown(tmp_path: Path) -> None:
     assert picture_size(tmp_path / "none") == (0, 0)
     assert picture_size(io.BytesIO(BAD["bomb.png"])) == (0, 0)
+
+
+def test_large_jpeg_looks_the_same_as_when_decoded_in_full(tmp_path: Path) -> None:
+    rough = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(Image.fromarray(rough).resize((900, 1200)), "JPEG", quality=95, exif=exif)
+    source = write_folder(tmp_path, {"a.jpg": (content, b"x")})
+    source.use_buckets(Buckets(((48, 64),), np.zeros(1, np.uint8), 1))
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(to_shape(to_rgb(image), 48, 64)).astype(int)
+
+    difference = np.abs(source[0].pixels - expected)
+    assert difference.mean() < 0.6
+    assert difference.max() <= 6

@@ -29,6 +29,8 @@ _BAD_PICTURE = (
 _MISSING = (FileNotFoundError, IsADirectoryError, PermissionError, NotADirectoryError)
 
 _EXIF_ORIENTATION = 0x0112
+# How many times larger than needed a picture is still decoded, for the antialiased resizing to work on.
+_SPARE = 2
 
 REPLACEMENT = "\ufffd"
 """What stands in a caption for bytes that are not UTF-8."""
@@ -198,6 +200,8 @@ class PictureSource(ABC):
             # Its own words name an address in memory, which is another each time.
             raise ValueError("it is no picture of a kind that is known") from error
         with opened as image:
+            # A JPEG much larger than needed is decoded at a half, quarter or eighth: several times faster.
+            image.draft(None, (_SPARE * max(height, width),) * 2)
             return np.array(to_shape(to_rgb(image), height, width))
 
     def _low_res(self, name: str) -> npt.NDArray[np.uint8] | None:

@@ -231,3 +231,12 @@ def test_file_says_what_it_was_made_with(
     metadata = safe_open(files(tmp_path)[0], "pt").metadata()
     assert metadata["encoder"].startswith("T5EncoderModel ")
     assert json.loads(metadata["settings"])["prefix"] == "query: "
+
+
+def test_file_in_place_of_a_folder_is_refused(
+    t5: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    (tmp_path / "old.safetensors").write_bytes(b"")
+
+    with pytest.raises(ValueError, match="which is a file; give a folder"):
+        TextEmbeddingCache.build(CAPTIONS, tokenizer, t5, TextSettings(), tmp_path / "old.safetensors")

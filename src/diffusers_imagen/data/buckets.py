@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from diffusers.training_utils import generate_aspect_ratio_buckets
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,9 @@ def assign_buckets(sizes: npt.NDArray[np.int64], side: int, multiple: int, unit:
         raise ValueError(f"`data.bucket_multiple` is {multiple}; give a divisor of `data.size`, {side}.")
     if len(sizes) < unit:
         raise ValueError(f"One step takes {unit} pictures, but there are only {len(sizes)}; lower `batch_size`.")
+    # Takes seconds to import, and only runs with buckets need it.
+    from diffusers.training_utils import generate_aspect_ratio_buckets
+
     shapes = generate_aspect_ratio_buckets(side, divisibility=multiple)
     while True:
         of = _nearest(np.where(sizes > 0, sizes, side), np.array(shapes))

@@ -84,11 +84,13 @@ class TextEmbeddingCache:
             A cache of all the captions.
 
         Raises:
-            ValueError: If a caption or `settings` is one that `encode_text` refuses, or the encoder is in training
-                mode.
+            ValueError: If a caption or `settings` is one that `encode_text` refuses, the encoder is in training mode or
+                `path` is a file.
         """
         if text_encoder.training:
             raise ValueError("`text_encoder` is in training mode, whose dropout would be cached; call its eval().")
+        if path is not None and Path(path).is_file():
+            raise ValueError(f"`path` is {str(path)!r}, which is a file; give a folder, which may be new.")
         width = encode_text(["a"], tokenizer, text_encoder, settings).hidden_states.shape[-1]
         identity = _identity(tokenizer, text_encoder, settings)
         folder = None if path is None else Path(path) / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

@@ -79,6 +79,12 @@ def test_stream_of_groups_does_not_depend_on_the_batch_size_or_where_it_begins(b
     assert [index for batch in reversed(batches) for index in batch][:200] == whole
 
 
+def test_pictures_of_a_window_are_shuffled_anew_in_each_epoch() -> None:
+    schedule = DataSchedule(3, 50, np.array([0]), 1)
+
+    assert schedule.epoch(0).tolist() != schedule.epoch(1).tolist()
+
+
 def test_groups_stay_together_when_the_window_is_one() -> None:
     epoch = DataSchedule(3, 50, GROUPS, 1).epoch(0)
     groups = np.searchsorted(GROUPS, epoch, side="right")

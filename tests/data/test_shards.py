@@ -244,6 +244,7 @@ def test_split_by_key_is_that_of_the_hash_and_complete(tmp_path: Path) -> None:
     assert greys(held_out) == expected
     assert greys(train) == [number for number in range(20) if number not in expected]
     assert 0 < len(expected) < 20
+    assert len({source.digest for source in (train, held_out, TarShards.open(tmp_path, side=4))}) == 3
 
 
 def test_window_keeps_a_batch_within_few_shards(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def _walk(path: Path, state: tuple[str, int, int]) -> tuple[Shard, Records]:
     try:
         with tarfile.open(path, "r:") as archive:
             for key, members in groupby(members_of(archive), key=lambda member: member.key):
-                row = _record_of(archive, key, list(members), state[1], digest)
+                row = _record_of(archive, key, list(members), digest)
                 if row is not None:
                     rows.append(row)
             _check_end(path, archive.offset)
@@ -184,13 +184,9 @@ def _check_end(path: Path, offset: int) -> None:
             raise tarfile.ReadError(f"invalid header at byte {offset}")
 
 
-def _record_of(
-    archive: tarfile.TarFile, key: str, members: list[Member], shard_size: int, digest: Any
-) -> tuple[int, ...] | None:
+def _record_of(archive: tarfile.TarFile, key: str, members: list[Member], digest: Any) -> tuple[int, ...] | None:
     start = members[0].info.offset
     end = -(-(members[-1].info.offset_data + members[-1].info.size) // _BLOCK) * _BLOCK
-    if end > shard_size:
-        raise tarfile.ReadError("the file ends within a sample")
     size = None
     for member in members:
         digest.update(f"{key}\0{member.extension}\0{member.info.size}\0".encode(errors="surrogateescape"))

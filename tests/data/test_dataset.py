@@ -138,6 +138,10 @@ def test_missing_datasets_splits_columns_and_rows_are_refused(tmp_path: Path) ->
     for name in ("d", "nowhere"):
         with pytest.raises(ValueError, match="cannot be loaded"):
             HuggingFaceDataset.open(str(tmp_path / name), side=4, split="test")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "train.parquet").write_bytes(b"PAR1" * 20)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        HuggingFaceDataset.open(str(tmp_path / "broken"), side=4)
     with pytest.raises(ValueError, match="no column 'caption', only image, text, others, id"):
         HuggingFaceDataset.open(folder, side=4, caption_columns=("caption",))
     with pytest.raises(ValueError, match="no held-out picture"):

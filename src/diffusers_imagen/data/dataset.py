@@ -164,7 +164,7 @@ def _load(name: str, split: str) -> Any:
             return datasets.load_dataset(name, split=split)
         found = datasets.load_from_disk(name)
         return found[split] if isinstance(found, datasets.DatasetDict) else found
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"The split {split!r} of the dataset {name!r} cannot be loaded: {error}") from error
 
 

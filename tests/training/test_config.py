@@ -157,3 +157,12 @@ def test_a_value_has_no_parts_to_override(tmp_path):
 def test_impossible_values_of_the_data_are_refused_by_name(make_config: MakeConfig, change: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"`(data.)?{name}`"):
         make_config(data=change)
+
+
+def test_pictures_are_kept_in_memory_up_to_four_gibibytes(make_config: MakeConfig) -> None:
+    data = make_config(data={"size": 1024}).data
+
+    assert data.fits_in_memory(1365)
+    assert not data.fits_in_memory(1366)
+    assert make_config(data={"in_memory": True}).data.fits_in_memory(10**9)
+    assert not make_config(data={"in_memory": False}).data.fits_in_memory(1)

@@ -18,7 +18,7 @@ from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.loop import train
 from diffusers_imagen.training.objective import _images
-from diffusers_imagen.training.open_data import open_pictures
+from diffusers_imagen.training.sources import open_pictures
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -26,7 +26,7 @@ NO_NOISE = {"noise_level_min": 0.0, "noise_level_max": 0.0}
 
 
 def batch_maker(config: TrainConfig) -> BatchMaker:
-    pictures = open_pictures(config.data)
+    pictures = open_pictures(config)
     text = TextEmbeddingCache.build(pictures.captions, *load_text_encoder(config.text.folder), config.text.settings)
     return BatchMaker(config, pictures, text)
 

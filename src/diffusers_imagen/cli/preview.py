@@ -22,7 +22,7 @@ from diffusers_imagen.pipelines.text_batches import null_text_like
 from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.training.config import TrainConfig
-from diffusers_imagen.training.open_data import open_pictures
+from diffusers_imagen.training.sources import open_pictures
 
 LOW_RES_NOISE = 0.05
 
@@ -39,7 +39,7 @@ class StagePreview:
         self._small: Tensor | None = None
         prompts = list(preview.prompts)
         if not prompts or self._stage != "base":
-            pictures = open_pictures(config.data)
+            pictures = open_pictures(config)
             chosen = [pictures[i] for i in range(min(preview.num_images, len(pictures)))]
             prompts = [picture.captions[0] if picture.captions else "" for picture in chosen]
             if self._stage != "base":

@@ -24,9 +24,6 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.objective import TrainingBatch
 from diffusers_imagen.training.randomness import SampleDraws, draw_sample, sample_generator
 
-# Where `data.in_memory` leaves it open, more than this is read from the disk again and again.
-_MEMORY_LIMIT = 4 * 2**30
-
 
 class _Ready(NamedTuple):
     """Hold a picture (3, H, W), its captions and, where one is stored, its low resolution (3, h, w), both uint8."""
@@ -65,7 +62,7 @@ class BatchMaker:
         self._schedule = order if buckets is None else BucketSchedule(order, buckets)
         self._degradation = Degradation(config.data.low_res_blur, config.data.low_res_jpeg)
         self._text_length = text.longest if config.compile else None
-        self._decoded = self._decode_all() if self._fits_in_memory() else None
+        self._decoded = self._decode_all() if config.data.fits_in_memory(len(pictures)) else None
 
     def batch(self, number: int) -> TrainingBatch:
         """Make one batch.
@@ -123,12 +120,6 @@ class BatchMaker:
 
     def _picture(self, index: int) -> _Ready:
         return _ready(self._pictures[index]) if self._decoded is None else self._decoded[index]
-
-    def _fits_in_memory(self) -> bool:
-        data = self._config.data
-        if data.in_memory is not None:
-            return data.in_memory
-        return len(self._pictures) * 3 * data.size**2 <= _MEMORY_LIMIT
 
     def _decode_all(self) -> list[_Ready]:
         with ThreadPoolExecutor(self._config.data.workers) as pool:

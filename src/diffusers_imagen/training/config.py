@@ -14,6 +14,9 @@ from diffusers_imagen.diffusion.resize import ResizeMode
 from diffusers_imagen.diffusion.weighting import WeightKind
 from diffusers_imagen.text.encoding import TextSettings
 
+# Decoded pictures that are kept where `data.in_memory` leaves it open, in bytes.
+_MEMORY_LIMIT = 4 * 2**30
+
 
 def _check_choices(part: object) -> None:
     """Refuse values that a field's `Literal` type does not list; Python itself would not."""
@@ -92,6 +95,12 @@ class DataConfig:
         fits = multiple is None or (multiple >= 1 and self.size % multiple == 0)
         _require(fits, "data.bucket_multiple", multiple, f"give a divisor of `data.size`, {self.size}")
         _require(multiple is None or self.crop is None, "data.crop", self.crop, "leave it out with aspect buckets")
+
+    def fits_in_memory(self, pictures: int) -> bool:
+        """Tell whether that many pictures are kept decoded in memory."""
+        if self.in_memory is not None:
+            return self.in_memory
+        return pictures * 3 * self.size**2 <= _MEMORY_LIMIT
 
     @property
     def crop_side(self) -> int:

@@ -30,9 +30,9 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.export import export_model
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
-from diffusers_imagen.training.open_data import captions_of, open_pictures
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog
+from diffusers_imagen.training.sources import captions_of, open_pictures
 from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_optimizer, make_unet
 
 _logger = logging.getLogger(__name__)
@@ -83,7 +83,9 @@ class _Run:
         self._folder.mkdir(parents=True, exist_ok=True)
         # The first process makes the index of tar shards, the others read it.
         with self._accelerator.main_process_first():
-            self._pictures = open_pictures(config.data, self._samples_per_step, self._folder / "quarantine.jsonl")
+            self._pictures = open_pictures(
+                config, quarantine=self._folder / "quarantine.jsonl", samples_per_step=self._samples_per_step
+            )
         self._prepare_model()
         self._resume()
         accelerator = self._accelerator

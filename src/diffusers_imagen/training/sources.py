@@ -14,25 +14,25 @@ from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.data.quarantine import Quarantine
 from diffusers_imagen.data.shards import TarShards
 from diffusers_imagen.data.source import PictureSource
-from diffusers_imagen.training.config import DataConfig
+from diffusers_imagen.training.config import DataConfig, TrainConfig
 
 _logger = logging.getLogger(__name__)
 
 
 def open_pictures(
-    config: DataConfig,
-    samples_per_step: int | None = None,
-    quarantine: str | Path | None = None,
+    config: TrainConfig,
     held_out: bool = False,
+    quarantine: str | Path | None = None,
+    samples_per_step: int | None = None,
 ) -> PictureSource:
     """Open the pictures of a run, without reading them.
 
     Args:
         config: Which pictures, and how they are cut.
+        held_out: Give the held-out pictures instead of those for training.
+        quarantine: A file that shall list what cannot be read.
         samples_per_step: Pictures of one optimizer step, over all processes; None for no aspect buckets, all pictures
             then have one size.
-        quarantine: A file that shall list what cannot be read.
-        held_out: Give the held-out pictures instead of those for training.
 
     Returns:
         The source.
@@ -40,20 +40,21 @@ def open_pictures(
     Raises:
         ValueError: If there are no pictures, or they are not as `config` says.
     """
-    pictures = _open(config, Quarantine(quarantine, config.max_bad_fraction), held_out)
-    if config.low_res_folder is not None:
-        pictures.pair_with(config.low_res_folder)
-    if config.bucket_multiple is not None and samples_per_step is not None:
-        sizes = pictures.picture_sizes()
-        buckets = assign_buckets(sizes, config.size, config.bucket_multiple, samples_per_step)
+    data = config.data
+    pictures = _open(data, Quarantine(quarantine, data.max_bad_fraction), held_out)
+    if data.low_res_folder is not None:
+        pictures.pair_with(data.low_res_folder)
+    if data.bucket_multiple is not None and samples_per_step is not None:
+        buckets = assign_buckets(pictures.picture_sizes(), data.size, data.bucket_multiple, samples_per_step)
         _logger.info("Pictures in buckets of height and width: %s.", buckets.counts)
         pictures.use_buckets(buckets)
     return pictures
 
 
-def captions_of(pictures: PictureSource) -> Iterator[str]:
-    """Give the captions of a source; they are collected only when the first one is asked for."""
-    yield from pictures.captions
+def captions_of(*sources: PictureSource) -> Iterator[str]:
+    """Give the captions of sources; they are collected only when the first one is asked for."""
+    for source in sources:
+        yield from source.captions
 
 
 def _open(config: DataConfig, quarantine: Quarantine, held_out: bool) -> PictureSource:

@@ -21,7 +21,7 @@ from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.loop import train
-from diffusers_imagen.training.open_data import open_pictures
+from diffusers_imagen.training.sources import open_pictures
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -53,20 +53,19 @@ def shards(pictures: Path, tmp_path: Path) -> Path:
 
 def batch_makers(config: TrainConfig, processes: int = 1) -> list[BatchMaker]:
     samples = config.batch_size * config.gradient_accumulation_steps * processes
-    pictures = open_pictures(config.data, samples)
+    pictures = open_pictures(config, samples_per_step=samples)
     text = TextEmbeddingCache.build(pictures.captions, *load_text_encoder(config.text.folder), config.text.settings)
     return [BatchMaker(config, pictures, text, processes, rank) for rank in range(processes)]
 
 
 def test_what_a_folder_holds_is_told_by_its_files(make_config: MakeConfig, shards: Path) -> None:
-    assert isinstance(open_pictures(make_config().data), ImageFolder)
-    assert isinstance(open_pictures(make_config(data={"folder": str(shards)}).data), TarShards)
+    assert isinstance(open_pictures(make_config()), ImageFolder)
+    assert isinstance(open_pictures(make_config(data={"folder": str(shards)})), TarShards)
 
 
 def test_captions_come_from_the_fields_that_are_named(make_config: MakeConfig, shards: Path) -> None:
     plain, named = (
-        open_pictures(make_config(data={"folder": str(shards), "captions": fields}).data)
-        for fields in ((), ("texts",))
+        open_pictures(make_config(data={"folder": str(shards), "captions": fields})) for fields in ((), ("texts",))
     )
 
     assert plain[0].captions == ("a red square",)
@@ -118,7 +117,7 @@ def test_run_on_a_dataset_trains_and_gives_the_samples_of_the_folder(
     data = {"folder": str(folder), "image_column": "picture", "captions": ("captions",)}
     config = make_config(data=data, max_steps=1)
 
-    assert isinstance(open_pictures(config.data), HuggingFaceDataset)
+    assert isinstance(open_pictures(config), HuggingFaceDataset)
     (ours,), (plain,) = batch_makers(config), batch_makers(make_config())
     for name in ("pictures", "text", "eps"):
         assert torch.equal(getattr(ours.batch(1), name), getattr(plain.batch(1), name))

@@ -8,6 +8,7 @@ import typer
 
 from diffusers_imagen._version import __version__
 from diffusers_imagen.cli.card import card
+from diffusers_imagen.cli.data import data
 from diffusers_imagen.cli.evaluate import evaluate
 from diffusers_imagen.cli.export_remote_code import export_remote_code
 from diffusers_imagen.cli.generate import generate
@@ -23,6 +24,7 @@ app.command()(evaluate)
 app.command()(card)
 app.command()(push)
 app.command()(export_remote_code)
+app.add_typer(data)
 
 
 def _print_version(wanted: bool) -> None:

@@ -19,10 +19,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
 
-from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
+from diffusers_imagen.text.online import OnlineTextEncoder
 from diffusers_imagen.training.allocator import keep_freed_memory
 from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.checkpoint import CheckpointError, checkpoint_steps, load_newest, save_checkpoint
@@ -32,6 +32,7 @@ from diffusers_imagen.training.export import export_model
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog
+from diffusers_imagen.training.sources import captions_of, open_pictures
 from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_optimizer, make_unet
 
 _logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
     """Train one stage, from its newest checkpoint if there is one.
 
     Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`), `log.jsonl`,
-    `quarantine.jsonl` and `text_cache.safetensors`. SIGTERM makes it save and leave. With several processes the losses
+    `quarantine.jsonl` and `text_cache/`. SIGTERM makes it save and leave. With several processes the losses
     in `log.jsonl` are those of the first one's samples.
 
     Args:
@@ -80,18 +81,16 @@ class _Run:
             mixed_precision=config.precision, gradient_accumulation_steps=config.gradient_accumulation_steps
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        quarantine = self._folder / "quarantine.jsonl" if self._accelerator.is_main_process else None
-        self._pictures = ImageFolder.open(
-            config.data.folder,
-            config.data.size,
-            validation_fraction=config.data.validation_fraction,
-            quarantine=quarantine,
-        )
+        # The first process makes the index of tar shards, the others read it.
+        with self._accelerator.main_process_first():
+            self._pictures = open_pictures(
+                config, quarantine=self._folder / "quarantine.jsonl", samples_per_step=self._samples_per_step
+            )
         self._prepare_model()
         self._resume()
         accelerator = self._accelerator
         self._maker = BatchMaker(
-            config, self._pictures, self._text_cache(), accelerator.num_processes, accelerator.process_index
+            config, self._pictures, self._text(), accelerator.num_processes, accelerator.process_index
         )
         self._log = ScalarLog(self._folder / "log.jsonl", self._state.step, enabled=accelerator.is_main_process)
         self._stop = threading.Event()
@@ -233,20 +232,24 @@ class _Run:
             "data": self._pictures.digest,
         }
 
-    def _text_cache(self) -> TextEmbeddingCache:
-        """Encode all captions once; further processes read what the first one wrote."""
+    def _text(self) -> TextEmbeddingCache | OnlineTextEncoder:
+        """Encode all captions once, further processes read what the first one wrote; or be ready to encode them."""
         text = self._config.text
         with self._accelerator.main_process_first():
             tokenizer, text_encoder = load_text_encoder(text.folder)
             width = encode_text(["a"], tokenizer, text_encoder, text.settings).hidden_states.shape[-1]
             check_unet(self._state.unet, self._config, width)
+            text_encoder = text_encoder.to(self._accelerator.device)
+            if not text.cache:
+                return OnlineTextEncoder(tokenizer, text_encoder, text.settings)
             return TextEmbeddingCache.build(
-                self._pictures.captions,
+                captions_of(self._pictures),
                 tokenizer,
-                text_encoder.to(self._accelerator.device),
+                text_encoder,
                 text.settings,
-                self._folder / "text_cache.safetensors",
+                self._folder / "text_cache",
                 text.batch_size,
+                source=self._pictures.digest,
             )
 
     def _save(self) -> None:

@@ -62,3 +62,12 @@ def test_only_bfloat16_on_cpus_goes_this_way_and_training_only_while_scores_are_
     assert not prefers_matmul(query, many)
     with torch.no_grad():
         assert prefers_matmul(query, many)
+
+
+def test_attention_compiles_to_one_graph_and_gives_the_same():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 16, 2, 8, dtype=torch.bfloat16) for _ in range(3))
+    mask = torch.arange(16)[None] < 12
+    # Raises where the graph breaks.
+    compiled = torch.compile(matmul_attention, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(query, [key], [value], mask), matmul_attention(query, [key], [value], mask))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from diffusers_imagen._version import __version__
+from diffusers_imagen.cli.assemble import assemble
 from diffusers_imagen.cli.evaluate import evaluate
 from diffusers_imagen.cli.generate import generate
 from diffusers_imagen.cli.schedulers import schedulers
@@ -16,6 +17,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.command()(generate)
 app.command()(schedulers)
 app.command()(train)
+app.command()(assemble)
 app.command()(evaluate)
 
 

@@ -8,15 +8,20 @@ import typer
 
 from diffusers_imagen._version import __version__
 from diffusers_imagen.cli.assemble import assemble
+from diffusers_imagen.cli.ema import ema
 from diffusers_imagen.cli.evaluate import evaluate
 from diffusers_imagen.cli.generate import generate
+from diffusers_imagen.cli.report import report
 from diffusers_imagen.cli.schedulers import schedulers
-from diffusers_imagen.cli.train import train
+from diffusers_imagen.cli.train import presets, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(generate)
 app.command()(schedulers)
 app.command()(train)
+app.command()(presets)
+app.command()(report)
+app.command()(ema)
 app.command()(assemble)
 app.command()(evaluate)
 

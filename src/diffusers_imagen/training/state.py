@@ -141,17 +141,39 @@ def make_unet(config: ModelConfig) -> UNet:
     Raises:
         ValueError: If `config.config` has an argument that the U-Net does not know or refuses.
     """
-    unet_class = _UNET_CLASSES[config.model_class]
-    if config.pretrained is not None:
-        unet = unet_class.from_pretrained(config.pretrained, torch_dtype=torch.float32)
+    if config.pretrained is None:
+        unet = _new_unet(config)
     else:
-        try:
-            unet = unet_class(**config.config)
-        except TypeError as error:
-            raise ValueError(f"`model.config` is refused by {unet_class.__name__}: {error}.") from error
+        unet = _UNET_CLASSES[config.model_class].from_pretrained(config.pretrained, torch_dtype=torch.float32)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     return unet.train()
+
+
+def describe_unet(config: ModelConfig) -> UNet:
+    """Make the U-Net of a run without memory for its weights, on the meta device, in training mode.
+
+    Args:
+        config: Which one.
+
+    Raises:
+        ValueError: As `make_unet`.
+    """
+    with torch.device("meta"):
+        if config.pretrained is None:
+            unet = _new_unet(config)
+        else:
+            unet_class = _UNET_CLASSES[config.model_class]
+            unet = unet_class.from_config(unet_class.load_config(config.pretrained))
+    return unet.train()
+
+
+def _new_unet(config: ModelConfig) -> UNet:
+    unet_class = _UNET_CLASSES[config.model_class]
+    try:
+        return unet_class(**config.config)
+    except TypeError as error:
+        raise ValueError(f"`model.config` is refused by {unet_class.__name__}: {error}.") from error
 
 
 def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:

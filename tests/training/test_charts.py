@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from diffusers_imagen.training.charts import COLORS, Line, draw_chart, round_ticks
+from diffusers_imagen.training.charts import COLORS, Line, _round_exponents, draw_chart, round_ticks
 
 
 def distance(one: tuple[int, ...], other: tuple[int, ...]) -> int:
@@ -19,6 +19,15 @@ def distance(one: tuple[int, ...], other: tuple[int, ...]) -> int:
 )
 def test_ticks_are_round_and_enclose_the_range(low: float, high: float, most: int, ticks: list[float]) -> None:
     assert round_ticks(low, high, most) == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.013, 0.1, [0.01, 0.02, 0.05, 0.1]), (3.0, 4.0, [2, 5]), (1e-6, 1e2, [10.0**k for k in range(-6, 3)])],
+)
+def test_ticks_of_a_logarithmic_axis_are_round_numbers(low: float, high: float, ticks: list[float]) -> None:
+    found = _round_exponents(math.log10(low), math.log10(high), 6)
+    assert [10**value for value in found] == pytest.approx(ticks)
 
 
 def test_line_is_drawn_where_its_points_are() -> None:

@@ -52,12 +52,12 @@ def draw_chart(
         return image.resize((width, height), Image.Resampling.LANCZOS)
     x_ticks = round_ticks(*_range([x for line in kept for x, _ in line.points]), most=8)
     y_values = [math.log10(y) if log_y else y for line in kept for _, y in line.points]
-    y_ticks = round_ticks(*_range(y_values), most=6)
+    y_ticks = (_round_exponents if log_y else round_ticks)(*_range(y_values), 6)
     frame = _Frame((width, height), x_ticks, y_ticks, log_y)
     _draw_axes(draw, frame, x_name)
     for number, line in enumerate(kept):
         red, green, blue = (
-            255 - (255 - part) * (2 if line.faint else 5) // 5 for part in COLORS[number % len(COLORS)]
+            255 - (255 - part) * (3 if line.faint else 5) // 5 for part in COLORS[number % len(COLORS)]
         )
         color = (red, green, blue)
         places = [frame.place(x, y) for x, y in line.points]
@@ -82,6 +82,18 @@ def round_ticks(low: float, high: float, most: int) -> list[float]:
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, last + 1)]
+
+
+def _round_exponents(low: float, high: float, most: int) -> list[float]:
+    """Give the decimal logarithms of 1, 2 and 5 times powers of ten, or of fewer of them, that enclose a range."""
+    every = [
+        math.log10(factor) + power for power in range(math.floor(low), math.ceil(high) + 1) for factor in (1, 2, 5)
+    ]
+    first = max(place for place, value in enumerate(every) if value <= low + 1e-9)
+    last = min(place for place, value in enumerate(every) if value >= high - 1e-9)
+    stride = 1 if last - first < 2 * most else 3
+    first, last = first - first % stride, last + -last % stride
+    return [every[place] for place in range(first, min(last, len(every) - 1) + 1, stride)]
 
 
 class _Frame:

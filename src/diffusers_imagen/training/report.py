@@ -90,7 +90,7 @@ def _level_lines(held_out: Sequence[Mapping[str, Any]]) -> list[Line]:
 
 
 def _line(lines: Sequence[Mapping[str, Any]], name: str) -> Line:
-    return Line(name, [(line["step"], line[name]) for line in lines])
+    return Line(name, [(line["step"], line[name]) for line in lines if name in line])
 
 
 def _heading(run: Path, lines: Sequence[Mapping[str, Any]]) -> Image.Image:

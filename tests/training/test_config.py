@@ -146,3 +146,11 @@ def test_a_value_has_no_parts_to_override(tmp_path):
     path.write_text("max_steps: 3\n")
     with pytest.raises(ValueError, match=r"`overrides` is 'max_steps.a'; `max_steps` has no parts"):
         load_config(path, ["--max_steps.a", "1"])
+
+
+def test_precision_no_is_no_truth_value(write: Callable[..., Path]) -> None:
+    path = write(precision="bf16")
+    path.write_text(path.read_text().replace("precision: bf16", "precision: no"))
+
+    assert load_config(path).precision == "no"
+    assert load_config(write(precision="bf16"), ["--precision", "no"]).precision == "no"

@@ -120,12 +120,19 @@ def write_diagnosis(found: "Diagnosis", out: Path, facts: Mapping[str, str]) -> 
         real = "-" if stage.fed_real is None else f"{stage.fed_real:.3f}"
         cost = f"{stage.cost:.3f} [{stage.low:.3f}, {stage.high:.3f}]"
         lines.append(f"| {stage.stage} | {real} | {stage.fed_drawn:.3f} | {cost} | {stage.weakest:.0%} |")
+    names = [stage.stage for stage in found.stages]
+    columns = [
+        "real",
+        *names,
+        *(f"{name} (started at {start} from real)" for start in names[1:] for name in names[names.index(start) :]),
+    ]
     lines += [
         "",
         "Numbers are kernel distances to real pictures (Binkowski et al. 2018) in units of their own scatter: 0 is as "
         f"near as other real ones, which are {found.floor:.3f} away. Cost: by how much the final pictures come nearer "
-        "when the stage's own pictures are replaced by real ones, with the middle 95 % of half-samples. sheet.png has "
-        "for each caption the real picture, then from every stage on what was drawn.",
+        "when the stage's own pictures are replaced by real ones, with the middle 95 % of half-samples.",
+        "",
+        f"![sheet](sheet.png) Columns: {', '.join(columns)}.",
     ]
     out.mkdir(parents=True, exist_ok=True)
     facts_and_findings = {"verdict": found.verdict, **facts, **asdict(found)}

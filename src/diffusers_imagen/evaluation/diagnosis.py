@@ -165,7 +165,9 @@ def _distances(chain: Sequence[Tensor], target: Tensor) -> tuple[np.ndarray, np.
 def _distance(features: Tensor, real: Tensor, scale: Tensor | None = None) -> float:
     """Give the kernel distance of features in units of the real pictures' own scatter: no feature's size counts."""
     by = real if scale is None else scale
-    mean, deviation = by.mean(0), by.std(0).clamp(min=1e-6)
+    mean, deviation = by.mean(0), by.std(0)
+    # What hardly ever differs, such as a white border, would else drown all the rest when it does.
+    deviation = deviation.clamp(min=max(1e-6, deviation.median().item()))
     return kernel_distance((features - mean) / deviation, (real - mean) / deviation)
 
 

@@ -325,6 +325,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         _require(isinstance(values, dict), "path", str(path), "give a file with `name: value` lines")
         for name, value in _pairs(overrides):
             _set(values, name, cfgparsing.parse_string(value))
+        if values.get("precision") is False:
+            # What YAML makes of the word no.
+            values["precision"] = "no"
         return cfgparsing.decode(TrainConfig, values)
     except DraccusException as error:
         # Our own refusals are behind a message that only says that there was one.

@@ -103,7 +103,7 @@ def _heading(run: Path, lines: Sequence[Mapping[str, Any]]) -> Image.Image:
         texts.append(
             f"{config['model']['model_class']}, {data['size']} px from {data['folder']}; batch {config['batch_size']} x "
             f"{config['gradient_accumulation_steps']}, {optimizer['name']} at {optimizer['lr']:g}, "
-            f"{config['precision']} precision, {config['objective']['weighting']} weighting, seed {config['seed']}; "
+            f"precision {config['precision']}, {config['objective']['weighting']} weighting, seed {config['seed']}; "
             f"{last['skipped']:.0f} steps skipped"
         )
     image = Image.new("RGB", (_WIDTH, 20 + 30 * len(texts)), PAPER)

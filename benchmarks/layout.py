@@ -135,7 +135,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[list[Run], HeldOut]:
     tokenizer, encoder = load_text_encoder(arguments.encoder)
     captions = sets[0].captions | sets[1].captions
     text = TextEmbeddingCache.build(
-        captions, tokenizer, encoder, config.text.settings, Path(arguments.out).with_suffix(".text.safetensors")
+        captions, tokenizer, encoder, config.text.settings, Path(arguments.out).with_suffix(".text_cache")
     )
     runs = []
     for seed in range(arguments.seeds):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from diffusers_imagen.data.schedule import DataSchedule, epoch_order, is_held_out
@@ -53,3 +54,40 @@ def test_share_of_held_out_names_is_as_asked() -> None:
 def test_impossible_shares_are_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match="`validation_fraction`"):
         is_held_out("a.png", fraction)
+
+
+GROUPS = np.array([0, 10, 15, 40])
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 9])
+def test_epochs_of_groups_are_permutations_too(window: int) -> None:
+    schedule = DataSchedule(3, 50, GROUPS, window)
+    epochs = [schedule.indices(50 * epoch, 50 * (epoch + 1)) for epoch in range(3)]
+
+    for number, epoch in enumerate(epochs):
+        assert sorted(epoch) == list(range(50))
+        assert schedule.epoch(number).tolist() == epoch
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_stream_of_groups_does_not_depend_on_the_batch_size_or_where_it_begins(batch_size: int) -> None:
+    whole = DataSchedule(3, 50, GROUPS, 2).indices(0, 200)
+    later = DataSchedule(3, 50, GROUPS, 2)
+    batches = [later.indices(start, start + batch_size) for start in reversed(range(0, 200, batch_size))]
+
+    assert [index for batch in reversed(batches) for index in batch][:200] == whole
+
+
+def test_pictures_of_a_window_are_shuffled_anew_in_each_epoch() -> None:
+    schedule = DataSchedule(3, 50, np.array([0]), 1)
+
+    assert schedule.epoch(0).tolist() != schedule.epoch(1).tolist()
+
+
+def test_groups_stay_together_when_the_window_is_one() -> None:
+    epoch = DataSchedule(3, 50, GROUPS, 1).epoch(0)
+    groups = np.searchsorted(GROUPS, epoch, side="right")
+
+    assert np.count_nonzero(np.diff(groups)) == 3
+    assert (np.diff(epoch) != 1).any()

@@ -154,3 +154,29 @@ def test_precision_no_is_no_truth_value(write: Callable[..., Path]) -> None:
 
     assert load_config(path).precision == "no"
     assert load_config(write(precision="bf16"), ["--precision", "no"]).precision == "no"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"shard_window": 0}, "shard_window"),
+        ({"max_bad_fraction": 1.5}, "max_bad_fraction"),
+        ({"low_res_blur": -1.0}, "low_res_blur"),
+        ({"low_res_jpeg": 100}, "low_res_jpeg"),
+        ({"bucket_multiple": 3}, "bucket_multiple"),
+        ({"bucket_multiple": 4, "crop": 4}, "crop"),
+        ({"source": "tar"}, "source"),
+    ],
+)
+def test_impossible_values_of_the_data_are_refused_by_name(make_config: MakeConfig, change: dict, name: str) -> None:
+    with pytest.raises(ValueError, match=f"`(data.)?{name}`"):
+        make_config(data=change)
+
+
+def test_pictures_are_kept_in_memory_up_to_four_gibibytes(make_config: MakeConfig) -> None:
+    data = make_config(data={"size": 1024}).data
+
+    assert data.fits_in_memory(1365)
+    assert not data.fits_in_memory(1366)
+    assert make_config(data={"in_memory": True}).data.fits_in_memory(10**9)
+    assert not make_config(data={"in_memory": False}).data.fits_in_memory(1)

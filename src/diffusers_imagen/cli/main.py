@@ -8,6 +8,7 @@ import typer
 
 from diffusers_imagen._version import __version__
 from diffusers_imagen.cli.assemble import assemble
+from diffusers_imagen.cli.data import data
 from diffusers_imagen.cli.diagnose import diagnose
 from diffusers_imagen.cli.ema import ema
 from diffusers_imagen.cli.evaluate import evaluate
@@ -26,6 +27,7 @@ app.command()(ema)
 app.command()(assemble)
 app.command()(evaluate)
 app.command()(diagnose)
+app.add_typer(data)
 
 
 def _print_version(wanted: bool) -> None:

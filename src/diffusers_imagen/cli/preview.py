@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.data.transforms import to_unit_range
 from diffusers_imagen.diffusion.resize import resize
 from diffusers_imagen.pipelines.denoise_stage import StepControl, denoise_stage
@@ -23,6 +22,7 @@ from diffusers_imagen.schedulers.defaults import default_scheduler
 from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.sources import open_pictures
 
 LOW_RES_NOISE = 0.05
 
@@ -39,7 +39,7 @@ class StagePreview:
         self._small: Tensor | None = None
         prompts = list(preview.prompts)
         if not prompts or self._stage != "base":
-            pictures = ImageFolder.open(config.data.folder, config.data.size)
+            pictures = open_pictures(config)
             chosen = [pictures[i] for i in range(min(preview.num_images, len(pictures)))]
             prompts = [picture.captions[0] if picture.captions else "" for picture in chosen]
             if self._stage != "base":

@@ -1,2 +1,2 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Turn files into captioned pictures, batches of them and the order in which training sees them."""
+"""Turn stored pictures with captions into sources that give them by index, and say which comes when."""

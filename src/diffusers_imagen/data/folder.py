@@ -7,48 +7,26 @@ list of equally good captions), or in a `.txt` file beside each picture. Called 
 
 import hashlib
 import json
-import logging
-import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
-
+from diffusers_imagen.data.quarantine import Quarantine
 from diffusers_imagen.data.schedule import is_held_out
-from diffusers_imagen.data.transforms import to_rgb, to_square
+from diffusers_imagen.data.source import PictureSource, StoredPicture, is_text, picture_size
 
-_logger = logging.getLogger(__name__)
-
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# What PIL raises for files that are truncated, damaged, of an unknown kind or absurdly large.
-_BAD_PICTURE = (
-    OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError, MemoryError
-)  # fmt: skip
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """Hold a picture: pixels (side, side, 3) of 0 to 255, its captions and its file name within the folder."""
-
-    pixels: npt.NDArray[np.uint8]
-    captions: tuple[str, ...]
-    file_name: str
-
-
-class ImageFolder:
-    """Give the pictures of a folder by index, squared and resized to one side.
-
-    A picture that cannot be read is put into quarantine: named in a warning and in the quarantine file, and replaced by
-    the next good one, always the same.
+class ImageFolder(PictureSource):
+    """Give the pictures of a folder by index.
 
     Args:
         folder: The folder.
         entries: File names within the folder and the captions of each.
         side: Height and width of the pictures given.
-        quarantine: A file that lists what could not be read, one JSON line each; None for the warning only.
+        quarantine: What keeps the list of bad pictures, or the file that shall list them; None for warnings only.
     """
 
     def __init__(
@@ -56,14 +34,11 @@ class ImageFolder:
         folder: str | Path,
         entries: Sequence[tuple[str, tuple[str, ...]]],
         side: int,
-        quarantine: str | Path | None = None,
+        quarantine: Quarantine | str | Path | None = None,
     ) -> None:
+        super().__init__(side, quarantine)
         self._folder = Path(folder)
         self._entries = list(entries)
-        self._side = side
-        self._quarantine = None if quarantine is None else Path(quarantine)
-        self._bad: set[int] = set()
-        self._lock = threading.Lock()
 
     @classmethod
     def open(
@@ -72,7 +47,8 @@ class ImageFolder:
         side: int,
         held_out: bool = False,
         validation_fraction: float = 0.0,
-        quarantine: str | Path | None = None,
+        quarantine: Quarantine | str | Path | None = None,
+        caption_fields: Sequence[str] = (),
     ) -> "ImageFolder":
         """List the pictures of a folder without reading them.
 
@@ -81,7 +57,8 @@ class ImageFolder:
             side: Height and width of the pictures given.
             held_out: Give the held-out pictures instead of those for training.
             validation_fraction: Share of pictures that is held out, chosen by file name.
-            quarantine: A file that shall list what cannot be read.
+            quarantine: What keeps the list of bad pictures, or the file that shall list them.
+            caption_fields: Fields of `metadata.jsonl` that hold captions; none for `text`.
 
         Returns:
             The source, ordered by file name.
@@ -90,7 +67,7 @@ class ImageFolder:
             ValueError: If the folder or its metadata is missing or malformed, or no picture is left.
         """
         folder = Path(folder)
-        entries = read_entries(folder)
+        entries = read_entries(folder, caption_fields)
         chosen = [entry for entry in entries if is_held_out(entry[0], validation_fraction) == held_out]
         if not chosen:
             kind = "held-out" if held_out else "training"
@@ -103,60 +80,42 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> Picture:
-        """Read the picture at an index, or the next one that can be read.
+    def name(self, index: int) -> str:
+        """Give the file name within the folder."""
+        return self._entries[index][0]
+
+    def read(self, index: int) -> StoredPicture:
+        """Read a picture's file.
 
         Raises:
-            ValueError: If no picture of the folder can be read.
-            IndexError: If the index is not in [0, len).
+            OSError: If it cannot be reached.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"`index` is {index}, but the folder has {len(self)} pictures.")
-        for step in range(len(self)):
-            place = (index + step) % len(self)
-            pixels = None if place in self._bad else self._read(place)
-            if pixels is not None:
-                file_name, captions = self._entries[place]
-                return Picture(pixels, captions, file_name)
-        raise ValueError(f"None of the {len(self)} pictures in {str(self._folder)!r} can be read; see the warnings.")
+        file_name, captions = self._entries[index]
+        return StoredPicture(file_name, (self._folder / file_name).read_bytes(), captions)
+
+    def stored_size(self, index: int) -> tuple[int, int]:
+        """Read height and width from a picture's header, (0, 0) where there is none."""
+        return picture_size(self._folder / self._entries[index][0])
 
     @property
     def captions(self) -> set[str]:
-        """All captions of the folder, of pictures in quarantine too."""
-        return {caption for _, captions in self._entries for caption in captions}
+        """All captions of the folder, of pictures that cannot be read too."""
+        return {caption for _, captions in self._entries for caption in captions if is_text(caption)}
 
     @property
-    def digest(self) -> str:
-        """Tell collections apart: a hash of all file names and captions in their order."""
+    def content_digest(self) -> str:
+        """A hash of all file names and captions in their order."""
         return hashlib.sha256(json.dumps(self._entries).encode()).hexdigest()
 
-    def _read(self, place: int) -> npt.NDArray[np.uint8] | None:
-        file_name = self._entries[place][0]
-        try:
-            with Image.open(self._folder / file_name) as image:
-                return np.array(to_square(to_rgb(image), self._side))
-        except _BAD_PICTURE as error:
-            self._put_in_quarantine(place, f"{type(error).__name__}: {error}")
-            return None
 
-    def _put_in_quarantine(self, place: int, reason: str) -> None:
-        file_name = self._entries[place][0]
-        with self._lock:
-            if place in self._bad:
-                return
-            self._bad.add(place)
-            _logger.warning("The picture %s cannot be read (%s); the next one takes its place.", file_name, reason)
-            # A resumed run finds the same pictures again.
-            if self._quarantine is not None and file_name not in _listed(self._quarantine):
-                with self._quarantine.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"file_name": file_name, "reason": reason}, ensure_ascii=False) + "\n")
-
-
-def read_entries(folder: Path) -> list[tuple[str, tuple[str, ...]]]:
+def read_entries(folder: Path, caption_fields: Sequence[str] = ()) -> list[tuple[str, tuple[str, ...]]]:
     """List the pictures of a folder with their captions, ordered by file name.
+
+    Bytes that are not UTF-8 become U+FFFD in a caption.
 
     Args:
         folder: A folder with `metadata.jsonl` or with `.txt` files.
+        caption_fields: Fields of `metadata.jsonl` that hold captions; none for `text`.
 
     Returns:
         File names within the folder, with forward slashes, and the captions of each.
@@ -167,35 +126,62 @@ def read_entries(folder: Path) -> list[tuple[str, tuple[str, ...]]]:
     if not folder.is_dir():
         raise ValueError(f"`folder` is {str(folder)!r}, which is not a folder; give one with captioned pictures.")
     metadata = folder / "metadata.jsonl"
-    entries = _entries_of_metadata(metadata) if metadata.is_file() else _entries_of_sidecars(folder)
+    entries = (
+        _entries_of_metadata(metadata, caption_fields or ("text",))
+        if metadata.is_file()
+        else _entries_of_sidecars(folder)
+    )
     if not entries:
         raise ValueError(f"`folder` is {str(folder)!r}, which has no pictures; give one with captioned pictures.")
     names = [file_name for file_name, _ in entries]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, following in pairwise(sorted(names)) if name == following)
         raise ValueError(f"{metadata} names {twice!r} twice; give one line with a list of captions.")
     return sorted(entries)
 
 
-def _listed(quarantine: Path) -> set[str]:
-    if not quarantine.is_file():
-        return set()
-    return {json.loads(line)["file_name"] for line in quarantine.read_text(encoding="utf-8").splitlines()}
+def captions_of(record: Mapping[str, object], fields: Sequence[str]) -> tuple[str, ...]:
+    """Collect captions from fields that hold a string, a list of strings or null.
+
+    Args:
+        record: What is known of a picture.
+        fields: The fields of it that hold captions.
+
+    Returns:
+        All captions; none where all fields are null.
+
+    Raises:
+        ValueError: If a field is missing or holds anything else.
+    """
+    captions: list[str] = []
+    for field in fields:
+        if field not in record:
+            raise ValueError(f"there is no `{field}`, only {', '.join(record)}")
+        value = record[field]
+        several: list[Any] = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not all(isinstance(caption, str) for caption in several):
+            raise ValueError(f"`{field}` is {value!r}; give a string or a list of strings")
+        captions += several
+    return tuple(captions)
 
 
-def _entries_of_metadata(metadata: Path) -> list[tuple[str, tuple[str, ...]]]:
+def _entries_of_metadata(metadata: Path, fields: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     entries = []
-    for number, line in enumerate(metadata.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(metadata.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            file_name, text = record["file_name"], record["text"]
+            file_name, values = record["file_name"], [record[field] for field in fields]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{metadata}, line {number}: give an object with `file_name` and `text`.") from error
-        captions = (text,) if isinstance(text, str) else tuple(text)
-        if not captions or not all(isinstance(caption, str) for caption in captions):
-            raise ValueError(f"{metadata}, line {number}: `text` is {text!r}; give a string or a list of strings.")
+            names = " and ".join(f"`{field}`" for field in ("file_name", *fields))
+            raise ValueError(f"{metadata}, line {number}: give an object with {names}.") from error
+        try:
+            captions = captions_of(record, fields)
+        except ValueError as error:
+            raise ValueError(f"{metadata}, line {number}: {error}.") from error
+        if not captions:
+            raise ValueError(f"{metadata}, line {number}: `{fields[0]}` is {values[0]!r}; give at least one caption.")
         entries.append((file_name, captions))
     return entries
 
@@ -203,11 +189,11 @@ def _entries_of_metadata(metadata: Path) -> list[tuple[str, tuple[str, ...]]]:
 def _entries_of_sidecars(folder: Path) -> list[tuple[str, tuple[str, ...]]]:
     entries: list[tuple[str, tuple[str, ...]]] = []
     for path in folder.rglob("*"):
-        if path.suffix.lower() not in _SUFFIXES:
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
             continue
         sidecar = path.with_suffix(".txt")
         if not sidecar.is_file():
             raise ValueError(f"{path} has no caption; write {sidecar.name} beside it, or a metadata.jsonl.")
-        caption = sidecar.read_text(encoding="utf-8").strip()
+        caption = sidecar.read_text(encoding="utf-8", errors="replace").strip()
         entries.append((path.relative_to(folder).as_posix(), (caption,)))
     return entries

@@ -1,8 +1,8 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Bring pictures into the form that training takes: RGB squares, crops and low-resolution pairs.
+"""Bring pictures into the form that training takes: RGB of one shape, crops and low-resolution pairs.
 
-PIL pictures become squares when they are read; the rest works on whole batches on the training device. Called by
-`folder.py` and by the training objective.
+PIL pictures are cut when they are read; the rest works on whole batches on the training device. Called by
+`source.py` and by the training objective.
 """
 
 import numpy as np
@@ -34,27 +34,40 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_square(image: Image.Image, side: int) -> Image.Image:
-    """Crop the centre square of a picture and resize it without aliasing.
+    """Crop the centre square of a picture and resize it to `side` * `side` pixels without aliasing."""
+    return to_shape(image, side, side)
+
+
+def to_shape(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Crop the centre of a picture to the shape that is asked for and resize it without aliasing.
 
     Args:
         image: An RGB picture.
-        side: Height and width of the result.
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
 
     Returns:
-        The picture of side * side pixels, resized with a bicubic filter.
+        The picture of height * width pixels, resized with a bicubic filter.
     """
-    width, height = image.size
-    short = min(width, height)
-    left, top = (width - short) // 2, (height - short) // 2
-    box = (left, top, left + short, top + short)
-    if short == side:
+    if image.width * height < image.height * width:
+        size = image.width, max(1, round(image.width * height / width))
+    else:
+        size = max(1, round(image.height * width / height)), image.height
+    left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
+    box = (left, top, left + size[0], top + size[1])
+    if size == (width, height):
         return image.crop(box)
-    return image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:
     """Turn pixels of 0 to 255 into float32 in [-1, 1]."""
     return pixels.float() / 127.5 - 1
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Turn pixels in [-1, 1] into 0 to 255, rounded."""
+    return ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def low_res_of(image: Tensor, factor: int, mode: ResizeMode = "bicubic") -> Tensor:

@@ -1,8 +1,8 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Keep the text embeddings of training captions, encoded once, without padding, in bfloat16.
 
-The cache lies in memory and optionally in one safetensors file, which is made again when the encoder, the settings or
-the captions are others. Called by the training loop.
+The cache lies in memory, or in a folder with a subfolder for each encoder and settings; its files are in
+`cache_files.py`. Called by the training loop.
 """
 
 import hashlib
@@ -11,15 +11,22 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import tqdm
 
+from diffusers_imagen.text.cache_files import (
+    CacheBlock,
+    CacheFileError,
+    caption_hash,
+    make_block,
+    read_block,
+    write_block,
+)
 from diffusers_imagen.text.encoding import TextEmbeddings, TextSettings, encode_text
 
 _logger = logging.getLogger(__name__)
@@ -31,15 +38,19 @@ class TextEmbeddingCache:
     """Give the embeddings of captions that were encoded beforehand.
 
     Args:
-        captions: The captions, each once, in the order of `offsets`.
-        tokens: Hidden states of all captions one after the other (sum of lengths, K * D).
-        offsets: Where each caption begins, and the end of the last one, (number of captions + 1,), int64.
+        blocks: The embeddings; a caption that is in several is taken from the first.
+        width: Of an embedding.
     """
 
-    def __init__(self, captions: Sequence[str], tokens: Tensor, offsets: Tensor) -> None:
-        self._rows = {caption: row for row, caption in enumerate(captions)}
-        self._tokens = tokens
-        self._offsets: list[int] = offsets.tolist()
+    def __init__(self, blocks: Sequence[CacheBlock], width: int) -> None:
+        self._blocks = list(blocks)
+        self._width = width
+        hashes = [np.zeros(0, np.int64), *(block.hashes for block in blocks)]
+        counts = [len(part) for part in hashes[1:]]
+        self._hashes, first = np.unique(np.concatenate(hashes), return_index=True)
+        # 16 bytes a caption: millions of them are no strain.
+        self._block_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[first]
+        self._row_of = np.concatenate([np.zeros(0, np.int32), *map(np.arange, counts)])[first].astype(np.int32)
 
     @classmethod
     def build(
@@ -50,39 +61,65 @@ class TextEmbeddingCache:
         settings: TextSettings,
         path: str | Path | None = None,
         batch_size: int = 64,
+        source: str | None = None,
+        captions_per_file: int = 4096,
     ) -> "TextEmbeddingCache":
-        """Encode captions, or read them from a file that was made from the same captions in the same way.
+        """Encode captions, or read them from a folder in which they were kept.
+
+        Only what is not in the folder is encoded. A build that was broken off goes on with the next file and ends in
+        the same bits.
 
         Args:
             captions: Captions; repeated and empty ones cost nothing.
             tokenizer: The encoder's tokenizer.
             text_encoder: A text model in evaluation mode.
             settings: How captions are encoded; `padding` plays no part.
-            path: The file; None keeps the cache in memory only.
+            path: The folder; None keeps the cache in memory only.
             batch_size: Captions that are encoded together.
+            source: Tells sets of captions apart, such as a digest of the data. When all captions of this source are in
+                the folder, `captions` is not looked at.
+            captions_per_file: Captions that are encoded and written together, the most that a crash loses.
 
         Returns:
             A cache of all the captions.
 
         Raises:
-            ValueError: If a caption or `settings` is one that `encode_text` refuses, or the encoder is in training
-                mode.
+            ValueError: If a caption or `settings` is one that `encode_text` refuses, the encoder is in training mode or
+                `path` is a file.
         """
         if text_encoder.training:
             raise ValueError("`text_encoder` is in training mode, whose dropout would be cached; call its eval().")
-        distinct = sorted({caption for caption in captions if caption})
-        key = _key(distinct, tokenizer, text_encoder, settings)
-        stored = None if path is None else _read(Path(path), key)
-        if stored is None:
-            stored = _encode_ragged(distinct, tokenizer, text_encoder, settings, batch_size)
-            if path is not None:
-                _write(Path(path), stored, key)
-        return cls(distinct, *stored)
+        if path is not None and Path(path).is_file():
+            raise ValueError(f"`path` is {str(path)!r}, which is a file; give a folder, which may be new.")
+        width = encode_text(["a"], tokenizer, text_encoder, settings).hidden_states.shape[-1]
+        identity = _identity(tokenizer, text_encoder, settings)
+        folder = None if path is None else Path(path) / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        blocks = {} if folder is None else _read_all(folder)
+        if folder is not None and source is not None and _is_complete(folder, source, blocks):
+            return cls(list(blocks.values()), width)
+        known = set[int]().union(*(block.hashes.tolist() for block in blocks.values()))
+        missing = {
+            hashed: caption for caption in captions if caption and (hashed := caption_hash(caption)) not in known
+        }
+        # In this order the files that were written before a crash are the first ones of the same division.
+        todo = sorted(missing.values(), key=lambda caption: (len(caption), caption))
+        starts = range(0, len(todo), captions_per_file)
+        for start in tqdm(starts, desc="Encoding captions", disable=len(starts) < 2):
+            chunk = todo[start : start + captions_per_file]
+            block = make_block(chunk, _encode_ragged(chunk, tokenizer, text_encoder, settings, batch_size), width)
+            name = str(start)
+            if folder is not None:
+                written = write_block(folder, block, identity)
+                name, block = written.name, read_block(written)
+            blocks[name] = block
+        if folder is not None and source is not None:
+            _set_complete(folder, source, blocks)
+        return cls(list(blocks.values()), width)
 
     @property
     def longest(self) -> int:
         """The number of tokens of the longest caption, at least 1."""
-        return max([1, *(stop - start for start, stop in pairwise(self._offsets))])
+        return max([1, *(int(np.diff(block.offsets).max(initial=1)) for block in self._blocks)])
 
     def batch(self, captions: Sequence[str | None], length: int | None = None) -> TextEmbeddings:
         """Give the embeddings of a batch of captions.
@@ -95,27 +132,42 @@ class TextEmbeddingCache:
             Hidden states (B, L, K * D) in bfloat16 and the mask (B, L), on the CPU.
 
         Raises:
-            ValueError: If a caption is not in the cache or does not fit into `length`.
+            ValueError: If a caption is not in the cache, its file is damaged or it does not fit into `length`.
         """
-        rows = [self._tokens_of(caption) for caption in captions]
-        longest = max([1, *(len(row) for row in rows)])
-        if length is not None and longest > length:
-            raise ValueError(f"`length` is {length}, but a caption has {longest} tokens; give {longest} or more.")
-        width = length or longest
-        hidden_states = self._tokens.new_zeros(len(rows), width, self._tokens.shape[1])
-        mask = torch.zeros(len(rows), width, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            hidden_states[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        return TextEmbeddings(hidden_states, mask)
+        return pad_rows([self._tokens_of(caption) for caption in captions], length)
 
     def _tokens_of(self, caption: str | None) -> Tensor:
         if not caption:
-            return self._tokens[:0]
-        if caption not in self._rows:
+            return torch.zeros(0, self._width, dtype=torch.bfloat16)
+        hashed = caption_hash(caption)
+        place = int(np.searchsorted(self._hashes, hashed))
+        if place == len(self._hashes) or self._hashes[place] != hashed:
             raise ValueError(f"`captions` holds {caption!r}, which is not in the cache; build the cache with it.")
-        row = self._rows[caption]
-        return self._tokens[self._offsets[row] : self._offsets[row + 1]]
+        return self._blocks[self._block_of[place]].row(int(self._row_of[place]))
+
+
+def pad_rows(rows: Sequence[Tensor], length: int | None = None) -> TextEmbeddings:
+    """Put the embeddings of captions of different lengths into a batch.
+
+    Args:
+        rows: Hidden states (L, D) of each caption, L being 0 for a dropped one.
+        length: Tokens to pad to; None pads to the longest of the batch.
+
+    Returns:
+        Hidden states (B, L, D), 0 where padded, and the mask (B, L).
+
+    Raises:
+        ValueError: If a caption does not fit into `length`.
+    """
+    longest = max([1, *(len(row) for row in rows)])
+    if length is not None and longest > length:
+        raise ValueError(f"`length` is {length}, but a caption has {longest} tokens; give {longest} or more.")
+    hidden_states = rows[0].new_zeros(len(rows), length or longest, rows[0].shape[1])
+    mask = torch.zeros(len(rows), length or longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        hidden_states[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return TextEmbeddings(hidden_states, mask)
 
 
 def _encode_ragged(
@@ -124,30 +176,23 @@ def _encode_ragged(
     text_encoder: PreTrainedModel,
     settings: TextSettings,
     batch_size: int,
-) -> tuple[Tensor, Tensor]:
-    """Encode the captions and drop the padding; captions of similar length go together."""
-    by_length = sorted(range(len(captions)), key=lambda i: len(captions[i]))
-    rows: dict[int, Tensor] = {}
-    for start in range(0, len(by_length), batch_size):
-        chunk = by_length[start : start + batch_size]
-        encoded = encode_text([captions[i] for i in chunk], tokenizer, text_encoder, settings)
+) -> list[Tensor]:
+    """Encode captions, ordered by length so that similar ones go together, and drop the padding."""
+    rows: list[Tensor] = []
+    for start in range(0, len(captions), batch_size):
+        encoded = encode_text(captions[start : start + batch_size], tokenizer, text_encoder, settings)
         states, mask = encoded.hidden_states.to("cpu", torch.bfloat16), encoded.mask.cpu()
-        rows |= {i: states[place][mask[place]] for place, i in enumerate(chunk)}
-    if not rows:
-        # No caption tells the width; the encoder's answer to any text does.
-        width = encode_text(["a"], tokenizer, text_encoder, settings).hidden_states.shape[-1]
-        return torch.zeros(0, width, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.int64)
-    lengths = torch.tensor([0] + [len(rows[i]) for i in range(len(captions))])
-    return torch.cat([rows[i] for i in range(len(captions))]), lengths.cumsum(0)
+        rows += [states[place][mask[place]] for place in range(len(states))]
+    return rows
 
 
-def _key(
-    captions: list[str], tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel, settings: TextSettings
+def _identity(
+    tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel, settings: TextSettings
 ) -> dict[str, str]:
-    """Describe everything that the embeddings depend on."""
+    """Describe everything but the captions that the embeddings depend on."""
     return {
-        "captions": hashlib.sha256(json.dumps(captions).encode()).hexdigest(),
-        "encoder": _fingerprint(tokenizer, text_encoder),
+        "format": "1",
+        "encoder": f"{type(text_encoder).__name__} {_fingerprint(tokenizer, text_encoder)}",
         "settings": json.dumps(asdict(settings) | {"padding": None}, sort_keys=True),
     }
 
@@ -163,25 +208,31 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedMod
     return digest.hexdigest()
 
 
-def _read(path: Path, key: dict[str, str]) -> tuple[Tensor, Tensor] | None:
-    """Read a cache file, or say why it is made again."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            changed = [name for name, value in key.items() if (file.metadata() or {}).get(name) != value]
-            if not changed:
-                return file.get_tensor("tokens"), file.get_tensor("offsets")
-    except (SafetensorError, OSError) as error:
-        _logger.warning("The text cache %s cannot be read (%s); encoding the captions again.", path, error)
-        return None
-    _logger.warning("The text cache %s was made with other %s; encoding again.", path, " and ".join(changed))
-    return None
+def _read_all(folder: Path) -> dict[str, CacheBlock]:
+    """Open the files of a cache; those that are damaged are removed, to be made again."""
+    blocks: dict[str, CacheBlock] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            blocks[path.name] = read_block(path)
+        except CacheFileError as error:
+            _logger.warning("%s Its captions are encoded again.", error)
+            path.unlink()
+    return blocks
 
 
-def _write(path: Path, stored: tuple[Tensor, Tensor], key: dict[str, str]) -> None:
-    """Write a cache file so that a crash leaves either the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file({"tokens": stored[0].contiguous(), "offsets": stored[1]}, temporary, metadata=key)
-    temporary.replace(path)
+def _is_complete(folder: Path, source: str, blocks: dict[str, CacheBlock]) -> bool:
+    """Tell whether all files that hold the captions of a source are there."""
+    note = _note(folder, source)
+    return note.is_file() and set(note.read_text().split()) <= set(blocks)
+
+
+def _set_complete(folder: Path, source: str, blocks: dict[str, CacheBlock]) -> None:
+    note = _note(folder, source)
+    temporary = note.with_name(f"{note.name}.{os.getpid()}.tmp")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary.write_text("\n".join(blocks))
+    temporary.replace(note)
+
+
+def _note(folder: Path, source: str) -> Path:
+    return folder / f"complete-{hashlib.sha256(source.encode()).hexdigest()[:16]}"

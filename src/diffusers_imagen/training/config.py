@@ -14,6 +14,9 @@ from diffusers_imagen.diffusion.resize import ResizeMode
 from diffusers_imagen.diffusion.weighting import WeightKind
 from diffusers_imagen.text.encoding import TextSettings
 
+# Decoded pictures that are kept where `data.in_memory` leaves it open, in bytes.
+_MEMORY_LIMIT = 4 * 2**30
+
 
 def _check_choices(part: object, section: str = "") -> None:
     """Refuse values that a field's `Literal` type does not list; Python itself would not."""
@@ -33,21 +36,46 @@ class DataConfig:
     """Say which pictures are trained on and how they are cut."""
 
     folder: str
-    """Folder of pictures with captions."""
+    """Folder of pictures with captions, of tar shards or of a dataset; for `source: dataset` also a dataset's id."""
+    source: Literal["auto", "folder", "shards", "dataset"] = "auto"
+    """What the pictures are stored in; "auto" looks at the files of the folder and never reaches the network."""
+    captions: tuple[str, ...] = ()
+    """Fields that hold captions, each a string or a list of strings: of `metadata.jsonl` and of datasets, by default
+    `text`, or of the shards' `.json` members, by default their `.txt` members instead."""
+    split: str = "train"
+    """Split of a dataset."""
+    image_column: str = "image"
+    """Column of a dataset that holds the pictures."""
+    key_column: str | None = None
+    """Column of a dataset whose text names a row and decides whether it is held out; None for the row's number."""
     size: int
     """Pixels: height and width of the stage's pictures."""
+    bucket_multiple: int | None = None
+    """Pixels: train on buckets of eleven shapes of about `size`^2 pixels with sides that are multiples of this, each
+    step from one bucket; None for centre squares."""
     crop: int | None = None
     """Pixels: side of the random crop that is trained on; None for the whole picture."""
     low_res_factor: int = 4
     """How many times smaller the low resolution of an enlargement stage is; unused by a base stage."""
     low_res_resize: ResizeMode = "bicubic"
     """Filter that enlarges the low resolution, as in sampling."""
+    low_res_folder: str | None = None
+    """Folder with a low-resolution PNG for each picture, under its name, such as outputs of the base; None shrinks the
+    pictures."""
+    low_res_blur: float = 0.0
+    """Pixels: largest standard deviation of a Gaussian blur of the low resolution, drawn for each sample."""
+    low_res_jpeg: int | None = None
+    """Lowest JPEG quality, 1 to 95, that the low resolution passes through, drawn for each sample; None for no JPEG."""
     horizontal_flip: bool = False
     """Mirror every second picture; wrong for captions that say left or right."""
     validation_fraction: float = 0.0
-    """Share in [0, 1) of pictures held out, chosen by file name."""
-    in_memory: bool = True
-    """Keep all pictures decoded at `size` in memory: 3 * size^2 bytes each."""
+    """Share in [0, 1) of pictures held out, chosen by a hash of their name."""
+    shard_window: int = 16
+    """Tar shards whose pictures are shuffled among themselves."""
+    max_bad_fraction: float = 0.1
+    """Share in [0, 1] of pictures that may be unreadable before the run fails."""
+    in_memory: bool | None = None
+    """Keep all pictures decoded in memory, 3 * size^2 bytes each; None does so up to 4 GiB."""
     workers: int = 2
     """Threads that make batches ahead of the training step, at least 1."""
 
@@ -59,6 +87,21 @@ class DataConfig:
         held_out, crop = self.validation_fraction, self.crop_side
         _require(0 <= held_out < 1, "data.validation_fraction", held_out, "give a share in [0, 1)")
         _require(1 <= crop <= self.size, "data.crop", crop, f"give at most `data.size`, {self.size}")
+        _require(self.shard_window >= 1, "data.shard_window", self.shard_window, "give at least 1 shard")
+        bad, blur, quality = self.max_bad_fraction, self.low_res_blur, self.low_res_jpeg
+        _require(0 <= bad <= 1, "data.max_bad_fraction", bad, "give a share in [0, 1]")
+        _require(blur >= 0, "data.low_res_blur", blur, "give 0 or more pixels")
+        _require(quality is None or 1 <= quality <= 95, "data.low_res_jpeg", quality, "give a quality of 1 to 95")
+        multiple = self.bucket_multiple
+        fits = multiple is None or (multiple >= 1 and self.size % multiple == 0)
+        _require(fits, "data.bucket_multiple", multiple, f"give a divisor of `data.size`, {self.size}")
+        _require(multiple is None or self.crop is None, "data.crop", self.crop, "leave it out with aspect buckets")
+
+    def fits_in_memory(self, pictures: int) -> bool:
+        """Tell whether that many pictures are kept decoded in memory."""
+        if self.in_memory is not None:
+            return self.in_memory
+        return pictures * 3 * self.size**2 <= _MEMORY_LIMIT
 
     @property
     def crop_side(self) -> int:
@@ -87,7 +130,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Say where the text encoder is and how captions are encoded; the fields but `folder` are `TextSettings`."""
+    """Say where the text encoder is and how captions are encoded; the first fields after `folder` are `TextSettings`."""
 
     folder: str
     """Folder with the subfolders `tokenizer` and `text_encoder`."""
@@ -97,8 +140,11 @@ class TextConfig:
     """Put before each caption."""
     max_length: int = 128
     """Tokens kept of a caption."""
+    cache: bool = True
+    """Encode all captions before training and keep them on the disk; False encodes those of each batch, again and
+    again, in place of a cache that would be too large."""
     batch_size: int = 64
-    """Captions that are encoded together."""
+    """Captions that are encoded together for the cache."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "text.batch_size", self.batch_size, "give at least 1")

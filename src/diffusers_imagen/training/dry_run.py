@@ -137,10 +137,12 @@ def dry_run(config: TrainConfig) -> DryRun:
         pictures=len(pictures),
         captions=len(captions),
         held_out=held_out,
-        picture_bytes=3 * config.data.size**2 * len(pictures) if config.data.in_memory else 0,
+        picture_bytes=3 * config.data.size**2 * len(pictures) if config.data.fits_in_memory(len(pictures)) else 0,
         samples_per_step=config.batch_size * passes * accelerator.num_processes,
         step_seconds=step_seconds,
-        data_seconds=0.0 if config.data.in_memory else per_picture * config.batch_size * passes / config.data.workers,
+        data_seconds=0.0
+        if config.data.fits_in_memory(len(pictures))
+        else per_picture * config.batch_size * passes / config.data.workers,
         max_steps=config.max_steps,
         processes=accelerator.num_processes,
     )

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffusers_imagen.data.folder import ImageFolder
+from diffusers_imagen.data.source import PictureSource
 from diffusers_imagen.text.cache import TextEmbeddingCache
+from diffusers_imagen.text.online import OnlineTextEncoder
 from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.objective import diffusion_loss
@@ -42,7 +43,12 @@ class HeldOutLoss:
     """
 
     def __init__(
-        self, config: TrainConfig, pictures: ImageFolder, text: TextEmbeddingCache, processes: int, process: int
+        self,
+        config: TrainConfig,
+        pictures: PictureSource,
+        text: TextEmbeddingCache | OnlineTextEncoder,
+        processes: int,
+        process: int,
     ) -> None:
         count = min(config.held_out.num_images, len(pictures))
         size = min(config.batch_size, math.ceil(count / processes))

@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from diffusers_imagen.data.source import PictureSource
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
+from diffusers_imagen.text.online import OnlineTextEncoder
 from diffusers_imagen.training.allocator import keep_freed_memory
 from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.checkpoint import (
@@ -41,7 +43,7 @@ from diffusers_imagen.training.progress import Progress
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog, append_line, forget_after
 from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, SNAPSHOTS, UNET, write_run_config
-from diffusers_imagen.training.sources import open_pictures
+from diffusers_imagen.training.sources import captions_of, open_pictures
 from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_unet
 from diffusers_imagen.training.strategy import make_accelerator
 from diffusers_imagen.training.trackers import start_trackers, track
@@ -63,7 +65,7 @@ def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
     """Train one stage, from its newest checkpoint if there is one.
 
     Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`), `log.jsonl`,
-    `held_out.jsonl`, `train_config.json`, `quarantine.jsonl`, `text_cache.safetensors`, and if they are asked for
+    `held_out.jsonl`, `train_config.json`, `quarantine.jsonl`, `text_cache/`, and if they are asked for
     `snapshots/` and `trackers/`. SIGTERM makes it save and leave.
 
     Args:
@@ -90,12 +92,15 @@ class _Run:
         self._folder = Path(config.output_dir)
         self._accelerator = accelerator = make_accelerator(config)
         self._folder.mkdir(parents=True, exist_ok=True)
-        quarantine = self._folder / "quarantine.jsonl" if accelerator.is_main_process else None
-        self._pictures = open_pictures(config, quarantine=quarantine)
-        held_out = open_pictures(config, held_out=True) if config.data.validation_fraction else None
+        # The first process makes the index of tar shards, the others read it.
+        with accelerator.main_process_first():
+            self._pictures = open_pictures(
+                config, quarantine=self._folder / "quarantine.jsonl", samples_per_step=self._samples_per_step
+            )
+            held_out = open_pictures(config, held_out=True) if config.data.validation_fraction else None
         self._prepare_model()
         self._resume()
-        text = self._text_cache(self._pictures.captions | (held_out.captions if held_out else set()))
+        text = self._text(*([self._pictures] if held_out is None else [self._pictures, held_out]))
         places = accelerator.num_processes, accelerator.process_index
         self._maker = BatchMaker(config, self._pictures, text, *places)
         self._held_out = None if held_out is None else HeldOutLoss(config, held_out, text, *places)
@@ -251,20 +256,24 @@ class _Run:
             "data": self._pictures.digest,
         }
 
-    def _text_cache(self, captions: set[str]) -> TextEmbeddingCache:
-        """Encode all captions once; further processes read what the first one wrote."""
+    def _text(self, *sources: PictureSource) -> TextEmbeddingCache | OnlineTextEncoder:
+        """Encode all captions once, further processes read what the first one wrote; or be ready to encode them."""
         text = self._config.text
         with self._accelerator.main_process_first():
             tokenizer, text_encoder = load_text_encoder(text.folder)
             width = encode_text(["a"], tokenizer, text_encoder, text.settings).hidden_states.shape[-1]
             check_unet(self._state.unet, self._config, width)
+            text_encoder = text_encoder.to(self._accelerator.device)
+            if not text.cache:
+                return OnlineTextEncoder(tokenizer, text_encoder, text.settings)
             return TextEmbeddingCache.build(
-                captions,
+                captions_of(*sources),
                 tokenizer,
-                text_encoder.to(self._accelerator.device),
+                text_encoder,
                 text.settings,
-                self._folder / "text_cache.safetensors",
+                self._folder / "text_cache",
                 text.batch_size,
+                source=self._pictures.digest,
             )
 
     def _save(self) -> None:

@@ -14,6 +14,7 @@ from diffusers_imagen.data.transforms import crop_at, flip_some, low_res_of, to_
 from diffusers_imagen.diffusion.augmentation import noise_low_res
 from diffusers_imagen.diffusion.noise import NoiseProcess, add_noise, alpha_sigma
 from diffusers_imagen.diffusion.prediction import target
+from diffusers_imagen.diffusion.resize import resize
 from diffusers_imagen.diffusion.weighting import loss_weight
 from diffusers_imagen.training.config import DataConfig, ObjectiveConfig
 
@@ -33,6 +34,7 @@ class TrainingBatch:
         left: First column of each crop (B,), int64.
         noise_level: Noise on the low resolution, in [0, 1], (B,); None for a base stage.
         low_res_eps: Standard normal noise for it (B, 3, crop, crop); None for a base stage.
+        low_res: Whole small pictures (B, 3, h, w), uint8; None where they are to be made by shrinking.
     """
 
     pictures: Tensor
@@ -45,6 +47,7 @@ class TrainingBatch:
     left: Tensor
     noise_level: Tensor | None = None
     low_res_eps: Tensor | None = None
+    low_res: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """Give the batch on a device."""
@@ -99,9 +102,16 @@ def diffusion_loss(
 def _images(batch: TrainingBatch, data: DataConfig) -> tuple[Tensor, Tensor | None]:
     """Give the crops that are trained on and, for an enlargement stage, their noised low resolution."""
     whole = flip_some(to_unit_range(batch.pictures), batch.flip)
-    x_0 = crop_at(whole, batch.top, batch.left, data.crop_side)
+    x_0 = _crop(whole, batch, data)
     if batch.noise_level is None or batch.low_res_eps is None:
         return x_0, None
-    low_res = low_res_of(whole, data.low_res_factor, data.low_res_resize)
-    low_res = crop_at(low_res, batch.top, batch.left, data.crop_side)
-    return x_0, noise_low_res(low_res, batch.noise_level, batch.low_res_eps)
+    if batch.low_res is None:
+        low_res = low_res_of(whole, data.low_res_factor, data.low_res_resize)
+    else:
+        small = flip_some(to_unit_range(batch.low_res), batch.flip)
+        low_res = resize(small, (whole.shape[-2], whole.shape[-1]), data.low_res_resize)
+    return x_0, noise_low_res(_crop(low_res, batch, data), batch.noise_level, batch.low_res_eps)
+
+
+def _crop(whole: Tensor, batch: TrainingBatch, data: DataConfig) -> Tensor:
+    return whole if data.crop is None else crop_at(whole, batch.top, batch.left, data.crop)

@@ -1,28 +1,82 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Open the pictures that a configuration names, for training or held out. Called by the loop and the dry run."""
+"""Open the pictures that a configuration names: a folder, tar shards or a Hugging Face dataset.
 
+The sources themselves are in `data/`. Called by the training loop and by previews.
+"""
+
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
+from diffusers_imagen.data.buckets import assign_buckets
+from diffusers_imagen.data.dataset import HuggingFaceDataset
 from diffusers_imagen.data.folder import ImageFolder
-from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.data.quarantine import Quarantine
+from diffusers_imagen.data.shards import TarShards
+from diffusers_imagen.data.source import PictureSource
+from diffusers_imagen.training.config import DataConfig, TrainConfig
+
+_logger = logging.getLogger(__name__)
 
 
-def open_pictures(config: TrainConfig, held_out: bool = False, quarantine: Path | None = None) -> ImageFolder:
-    """List the pictures of a run without reading them.
+def open_pictures(
+    config: TrainConfig,
+    held_out: bool = False,
+    quarantine: str | Path | None = None,
+    samples_per_step: int | None = None,
+) -> PictureSource:
+    """Open the pictures of a run, without reading them.
 
     Args:
-        config: Of the run.
-        held_out: Those held out instead of those trained on.
+        config: Which pictures, and how they are cut.
+        held_out: Give the held-out pictures instead of those for training.
         quarantine: A file that shall list what cannot be read.
+        samples_per_step: Pictures of one optimizer step, over all processes; None for no aspect buckets, all pictures
+            then have one size.
+
+    Returns:
+        The source.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are no pictures, or they are not as `config` says.
     """
     data = config.data
-    return ImageFolder.open(
-        data.folder,
-        data.size,
-        held_out=held_out,
-        validation_fraction=data.validation_fraction,
-        quarantine=quarantine,
-    )
+    pictures = _open(data, Quarantine(quarantine, data.max_bad_fraction), held_out)
+    if data.low_res_folder is not None:
+        pictures.pair_with(data.low_res_folder)
+    if data.bucket_multiple is not None and samples_per_step is not None:
+        buckets = assign_buckets(pictures.picture_sizes(), data.size, data.bucket_multiple, samples_per_step)
+        _logger.info("Pictures in buckets of height and width: %s.", buckets.counts)
+        pictures.use_buckets(buckets)
+    return pictures
+
+
+def captions_of(*sources: PictureSource) -> Iterator[str]:
+    """Give the captions of sources; they are collected only when the first one is asked for."""
+    for source in sources:
+        yield from source.captions
+
+
+def _open(config: DataConfig, quarantine: Quarantine, held_out: bool) -> PictureSource:
+    kind = _kind_of(Path(config.folder)) if config.source == "auto" else config.source
+    split = (held_out, config.validation_fraction)
+    if kind == "shards":
+        return TarShards.open(
+            config.folder, config.size, *split, config.shard_window, quarantine, caption_fields=config.captions
+        )
+    if kind == "dataset":
+        return HuggingFaceDataset.open(
+            config.folder, config.size, *split, quarantine, config.split, config.image_column, config.captions,
+            config.key_column,
+        )  # fmt: skip
+    return ImageFolder.open(config.folder, config.size, *split, quarantine, caption_fields=config.captions)
+
+
+def _kind_of(folder: Path) -> str:
+    """Tell by the files what a folder holds."""
+    if (folder / "metadata.jsonl").is_file():
+        return "folder"
+    endings = {path.suffix for path in folder.rglob("*")}
+    if ".tar" in endings:
+        return "shards"
+    return "dataset" if endings & {".parquet", ".arrow"} else "folder"

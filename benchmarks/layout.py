@@ -35,7 +35,8 @@ from diffusers_imagen.training.config import (
 )
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.objective import diffusion_loss
-from diffusers_imagen.training.state import learning_rate, make_optimizer, make_unet
+from diffusers_imagen.training.optimizers import make_optimizer
+from diffusers_imagen.training.state import learning_rate, make_unet
 
 SLICE_SECONDS = 15.0
 SCHEDULE_TICKS = 10_000

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from diffusers_imagen.training.config import DataConfig, ObjectiveConfig, OptimizerConfig
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
-from diffusers_imagen.training.state import make_optimizer
+from diffusers_imagen.training.optimizers import make_optimizer
 
 DROPPED = 0.1
 _FP32 = Variant("fp32")

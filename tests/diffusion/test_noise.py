@@ -12,6 +12,8 @@ SCHEDULES = [
     NoiseSchedule("cosine", -5.0, 9.0),
     NoiseSchedule("linear", -15.0, 9.21),
     NoiseSchedule("linear", -8.0, 6.0),
+    NoiseSchedule("cosine", -15.0, 15.0, shift=2 * math.log(64 / 256)),
+    NoiseSchedule("linear", -12.0, 6.4, shift=2 * math.log(64 / 256)),
 ]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 
@@ -124,6 +126,8 @@ def test_values_per_sample_get_the_axes_of_the_batch():
         (("cosine", -math.inf, 15.0), "`log_snr_min` is -inf"),
         (("cosine", math.nan, 15.0), "`log_snr_min` is nan"),
         (("linear", -15.0, 15.0), "`log_snr_max` is 15.0, but the linear schedule starts at 9.2103; give 9.21"),
+        (("linear", -15.0, 9.0, -1.0), "`log_snr_max` is 9.0, but the linear schedule starts at 8.2103; give 8.21"),
+        (("cosine", -15.0, 15.0, math.nan), "`shift` is nan; give a finite number"),
     ],
 )
 def test_impossible_schedules_are_refused(arguments, message):
@@ -135,3 +139,26 @@ def test_unknown_prediction_types_are_refused():
     assert NoiseProcess("v_prediction", NoiseSchedule()).prediction_type == "v_prediction"
     with pytest.raises(ValueError, match="`prediction_type` is 'v'; choose one of epsilon, sample"):
         NoiseProcess("v", NoiseSchedule())
+
+
+def test_shifted_cosine_is_simple_diffusions_formula():
+    # arXiv:2301.11093, appendix: its ends are moved along with the rest.
+    t = torch.linspace(0, 1, 501, dtype=torch.float64)
+    start, stop = math.atan(math.exp(-7.5)), math.atan(math.exp(7.5))
+    shift = 2 * math.log(64 / 256)
+    expected = -2 * torch.log(torch.tan(start + t * (stop - start))) + shift
+    schedule = NoiseSchedule("cosine", -15.0 + shift, 15.0 + shift, shift)
+
+    torch.testing.assert_close(schedule.log_snr(t), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_shift_keeps_the_noise_of_averaged_pixels(kind):
+    # 256 pixels averaged to 64: noise falls by a factor of 4, which the shift makes up for.
+    t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    shift = 2 * math.log(64 / 256)
+    small = NoiseSchedule(kind, -10.0, 9.0)
+    large = NoiseSchedule(kind, -10.0 + shift, 9.0 + shift, shift)
+    alpha, sigma = alpha_sigma(large.log_snr(t))
+
+    torch.testing.assert_close(2 * torch.log(alpha / (sigma / 4)), small.log_snr(t), rtol=0, atol=1e-9)

@@ -89,6 +89,7 @@ def make_config(pictures: Path, text_folder: Path, tmp_path: Path) -> Callable[.
             "output_dir": str(tmp_path / "run"),
             "max_steps": 4,
             "batch_size": 4,
+            "trackers": (),
         }
         if enlarges:
             values["data"] |= {"crop": 4, "low_res_factor": 2}

@@ -1,9 +1,13 @@
 import json
 import logging
+import os
 import random
-import subprocess
+import resource
+import signal
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,39 +145,118 @@ def test_crash_while_saving_leaves_the_last_good_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
-KILLED_CHILD = """
-import sys
-from pathlib import Path
-import torch
-from diffusers_imagen.training.checkpoint import Checkpoint, load_newest, save_checkpoint
-
-folder = Path(sys.argv[1])
-newest = load_newest(folder)
-step = newest.step if newest else 0
-while True:
-    step += 1
-    save_checkpoint(folder, Checkpoint(step, {"unet": {"a": torch.full((1_000_000,), float(step))}}, {}), keep=1)
-    print(step, flush=True)
-"""
+def save_without_end(folder: Path, told: int) -> None:
+    """Save checkpoint after checkpoint, larger ones from step to step, and tell each step through a pipe."""
+    newest = load_newest(folder)
+    step = newest.step if newest else 0
+    while True:
+        step += 1
+        save_checkpoint(folder, Checkpoint(step, {"unet": {"a": torch.full((100_000,), float(step))}}, {}), keep=1)
+        os.write(told, f"{step}\n".encode())
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_kills_at_random_moments_of_saving_never_cost_a_checkpoint(tmp_path: Path) -> None:
-    moments = random.Random(0)
-    for _ in range(20):
-        with subprocess.Popen(
-            [sys.executable, "-c", KILLED_CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        ) as child:
-            assert child.stdout is not None
-            told = int(child.stdout.readline())
-            time.sleep(moments.uniform(0, 0.1))
-            child.kill()
-            told = max([told, *map(int, child.stdout.read().split())])
+    moments, kills, steps = random.Random(0), 500, 0
+    for _ in range(kills):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            save_without_end(tmp_path, writing)
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            told = int(pipe.readline())
+            time.sleep(moments.uniform(0, 0.02))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            told = max([told, *map(int, pipe.read().split())])
         newest = load_newest(tmp_path)
         assert newest is not None
         # What was reported as saved is there; one more may have been finished but not reported.
         assert newest.step in (told, told + 1)
         assert (newest.tensors["unet"]["a"] == newest.step).all()
+        steps = newest.step
+    sys.stdout.write(f"{kills} of {kills} kills left a newest checkpoint that verifies, after {steps} saves\n")
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Do something in a process of its own, and give its exit code: 0, or 7 for an `OSError`."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except OSError:
+            os._exit(7)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_full_disk_is_an_error_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state(1), keep=1)
+
+    def save_in_little_room() -> None:
+        # A file may not grow beyond this, as on a disk that is full.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        save_checkpoint(tmp_path, Checkpoint(2, {"unet": {"a": torch.zeros(10_000)}}, {}), keep=1)
+
+    assert in_child(save_in_little_room) == 7
+    assert load_newest(tmp_path).step == 1
+    # Not even the half that was written is left to take up room.
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_folder_that_cannot_be_written_to_is_an_error_and_leaves_the_last_checkpoint() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_checkpoint(folder, state(1), keep=1)
+        folder.chmod(0o555)
+
+        def save_as_somebody_else() -> None:
+            # Permissions do not hold for root.
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            save_checkpoint(folder, state(2), keep=1)
+
+        assert in_child(save_as_somebody_else) == 7
+        folder.chmod(0o755)
+        assert load_newest(folder).step == 1
+
+
+def test_error_of_a_save_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / f".unfinished-{os.getpid()}x").mkdir()
+    with pytest.raises(OSError, match=r"step 3 cannot be written to .*checkpoints .*make room there.*untouched"):
+        save_checkpoint(tmp_path / "checkpoints", Checkpoint(3, {"no/such": {"a": torch.zeros(1)}}, {}), keep=1)
+
+
+def test_a_hundred_random_damages_are_all_found_and_passed_by(tmp_path: Path) -> None:
+    places = random.Random(0)
+    good = save_checkpoint(tmp_path, state(1), keep=2)
+    path = save_checkpoint(tmp_path, state(2), keep=2)
+    refused = 0
+    for number in range(100):
+        file = places.choice(sorted(path.iterdir()))
+        whole = file.read_bytes()
+        damaged = bytearray(whole)
+        if number % 2:
+            damaged = damaged[: places.randrange(len(whole))]
+        else:
+            damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+        file.write_bytes(damaged)
+        # A changed manifest accuses the file whose entry was changed.
+        accused = "" if file.name == "manifest.json" else file.name
+        with pytest.raises(CheckpointError, match=accused):
+            load_checkpoint(path)
+        assert load_newest(tmp_path).step == 1
+        refused += 1
+        file.write_bytes(whole)
+    assert load_checkpoint(path).step == 2
+    assert good.exists()
+    sys.stdout.write(f"{refused} of 100 damaged files refused by name\n")
 
 
 def test_files_are_not_pickles(tmp_path: Path) -> None:

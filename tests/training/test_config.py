@@ -117,6 +117,12 @@ def test_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str) 
         ({"checkpoint": {"every_steps": 0}}, "checkpoint.every_steps"),
         ({"checkpoint": {"keep": 0}}, "checkpoint.keep"),
         ({"preview": {"every_steps": 0}}, "preview.every_steps"),
+        ({"checkpoint": {"every_seconds": -1.0}}, "checkpoint.every_seconds"),
+        ({"ema": {"sigma_rels": (0.1, 0.05)}}, "ema.sigma_rels"),
+        ({"ema": {"snapshot_every_steps": 0}}, "ema.snapshot_every_steps"),
+        ({"held_out": {"levels": 0}}, "held_out.levels"),
+        ({"time_limit": -1.0}, "time_limit"),
+        ({"processes": 0}, "processes"),
         ({"max_steps": 0}, "max_steps"),
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),
@@ -124,9 +130,9 @@ def test_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str) 
         ({"enlarges": True, "data": {"size": 9, "crop": 4}}, "data.size"),
         ({"precision": "fp8"}, "precision"),
         ({"resume": "yes"}, "resume"),
-        ({"model": {"model_class": "big"}}, "model_class"),
-        ({"optimizer": {"schedule": "linear"}}, "schedule"),
-        ({"objective": {"weighting": "snr"}}, "weighting"),
+        ({"model": {"model_class": "big"}}, "model.model_class"),
+        ({"optimizer": {"schedule": "linear"}}, "optimizer.schedule"),
+        ({"objective": {"weighting": "snr"}}, "objective.weighting"),
         ({"data": {"low_res_resize": "nearest"}}, "low_res_resize"),
     ],
 )
@@ -140,6 +146,14 @@ def test_a_value_has_no_parts_to_override(tmp_path):
     path.write_text("max_steps: 3\n")
     with pytest.raises(ValueError, match=r"`overrides` is 'max_steps.a'; `max_steps` has no parts"):
         load_config(path, ["--max_steps.a", "1"])
+
+
+def test_precision_no_is_no_truth_value(write: Callable[..., Path]) -> None:
+    path = write(precision="bf16")
+    path.write_text(path.read_text().replace("precision: bf16", "precision: no"))
+
+    assert load_config(path).precision == "no"
+    assert load_config(write(precision="bf16"), ["--precision", "no"]).precision == "no"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import torch
 
 from diffusers_imagen.training.config import ModelConfig, OptimizerConfig, TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
-from diffusers_imagen.training.state import TrainingState, check_unet, learning_rate, make_optimizer, make_unet
+from diffusers_imagen.training.optimizers import make_optimizer
+from diffusers_imagen.training.state import TrainingState, check_unet, learning_rate, make_unet
 
 MakeConfig = Callable[..., TrainConfig]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from diffusers_imagen.pipelines.denoise_stage import StepControl, denoise_stage
 from diffusers_imagen.pipelines.stage_plan import plan_stage
 from diffusers_imagen.pipelines.stage_settings import StageSettings
 from diffusers_imagen.pipelines.text_batches import null_text_like
+from diffusers_imagen.schedulers.defaults import default_scheduler
 from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.training.config import TrainConfig
@@ -59,9 +59,7 @@ class StagePreview:
             guidance_scale=self._config.guidance_scale if guided else 1.0,
             noise_level=0.0 if guided else LOW_RES_NOISE,
         )
-        scheduler = DPMSolverMultistepScheduler(
-            beta_schedule="squaredcos_cap_v2", use_exponential_sigmas=True, prediction_type="sample"
-        )
+        scheduler = default_scheduler(unet.noise_process)
         plan = plan_stage(self._stage, unet, scheduler, settings, self._size, {})
         device = unet.device
         generator = torch.Generator().manual_seed(self._config.seed)

@@ -28,10 +28,15 @@ class NoiseSchedule:
     "linear" is DDPM's linear betas, 1e-4 to 0.02 over 1000 steps, in continuous time (arXiv:2107.00630, appendix):
     log_snr = -ln(expm1(1e-4 + 10 u^2)), u linear in t between the limits (so that the factor 10 has no effect).
 
+    Both are moved up by `shift` and still run from `log_snr_max` to `log_snr_min`: simple diffusion's resolution shift
+    (arXiv:2301.11093, equation 4) is 2 ln(64 / d) for pictures of d pixels, below 0 above 64 pixels, since noise hides
+    less of a larger picture.
+
     Args:
         kind: Shape of the schedule, "cosine" or "linear".
         log_snr_min: log_snr at t = 1.
-        log_snr_max: log_snr at t = 0; at most 9.21 for "linear", whose u starts at 0.
+        log_snr_max: log_snr at t = 0; at most 9.21 + `shift` for "linear", whose u starts at 0.
+        shift: Added to the log_snr of the schedule's own shape.
 
     Raises:
         ValueError: If `kind` is unknown or the limits cannot be reached.
@@ -40,6 +45,7 @@ class NoiseSchedule:
     kind: Literal["cosine", "linear"] = "cosine"
     log_snr_min: float = -15.0
     log_snr_max: float = 15.0
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse limits that no t could give."""
@@ -50,10 +56,13 @@ class NoiseSchedule:
                 f"`log_snr_min` is {self.log_snr_min} and `log_snr_max` is {self.log_snr_max}; "
                 "give two finite numbers, the smaller one first."
             )
-        if self.kind == "linear" and self.log_snr_max > _LINEAR_LOG_SNR_LIMIT:
+        if not math.isfinite(self.shift):
+            raise ValueError(f"`shift` is {self.shift}; give a finite number, 0 for none.")
+        limit = _LINEAR_LOG_SNR_LIMIT + self.shift
+        if self.kind == "linear" and self.log_snr_max > limit:
             raise ValueError(
-                f"`log_snr_max` is {self.log_snr_max}, but the linear schedule starts at "
-                f"{_LINEAR_LOG_SNR_LIMIT:.4f}; give 9.21 or less."
+                f"`log_snr_max` is {self.log_snr_max}, but the linear schedule starts at {limit:.4f}; give "
+                f"{math.floor(100 * limit) / 100} or less."
             )
 
     def log_snr(self, t: Tensor) -> Tensor:
@@ -67,7 +76,7 @@ class NoiseSchedule:
         """
         t = _at_least_float32(t)
         inside = self._cosine_log_snr(t) if self.kind == "cosine" else self._linear_log_snr(t)
-        inside = torch.where(t <= 0, self.log_snr_max, self.clamp(inside))
+        inside = torch.where(t <= 0, self.log_snr_max, self.clamp(inside + self.shift))
         return torch.where(t >= 1, self.log_snr_min, inside)
 
     def t(self, log_snr: Tensor) -> Tensor:
@@ -79,12 +88,12 @@ class NoiseSchedule:
         Returns:
             Times in [0, 1] in the shape of `log_snr`, float32 at least.
         """
-        log_snr = self.clamp(_at_least_float32(log_snr))
+        log_snr = self.clamp(_at_least_float32(log_snr)) - self.shift
         if self.kind == "cosine":
             start, stop = self._angles()
             place = torch.atan(torch.exp(-log_snr / 2))
         else:
-            start, stop = self._linear_place(self.log_snr_max), self._linear_place(self.log_snr_min)
+            start, stop = self._places()
             place = (F.softplus(-log_snr) - _LINEAR_FIRST_BETA).clamp(min=0).sqrt()
         return ((place - start) / (stop - start)).clamp(0, 1)
 
@@ -100,17 +109,21 @@ class NoiseSchedule:
         start, stop = self._angles()
         angle = start + t * (stop - start)
         # tan(angle) near pi/2 loses four digits in float32; the complement, measured from t = 1, keeps them.
-        complement = math.atan(math.exp(self.log_snr_min / 2)) + (1 - t) * (stop - start)
+        complement = math.atan(math.exp((self.log_snr_min - self.shift) / 2)) + (1 - t) * (stop - start)
         return 2 * (torch.sin(complement).log() - torch.sin(angle).log())
 
     def _linear_log_snr(self, t: Tensor) -> Tensor:
-        start, stop = self._linear_place(self.log_snr_max), self._linear_place(self.log_snr_min)
+        start, stop = self._places()
         integral = _LINEAR_FIRST_BETA + (start + t * (stop - start)).square()
         # ln(expm1(z)) written so that a large z does not overflow.
         return -(integral + torch.log(-torch.expm1(-integral)))
 
     def _angles(self) -> tuple[float, float]:
-        return math.atan(math.exp(-self.log_snr_max / 2)), math.atan(math.exp(-self.log_snr_min / 2))
+        high, low = self.log_snr_max - self.shift, self.log_snr_min - self.shift
+        return math.atan(math.exp(-high / 2)), math.atan(math.exp(-low / 2))
+
+    def _places(self) -> tuple[float, float]:
+        return self._linear_place(self.log_snr_max - self.shift), self._linear_place(self.log_snr_min - self.shift)
 
     @staticmethod
     def _linear_place(log_snr: float) -> float:

@@ -160,7 +160,7 @@ class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     def noise_process(self) -> NoiseProcess:
         """What this model was trained on: prediction type, noise schedule and log-SNR range."""
         config = self.config
-        schedule = NoiseSchedule(config.noise_schedule, config.log_snr_min, config.log_snr_max)
+        schedule = NoiseSchedule(config.noise_schedule, config.log_snr_min, config.log_snr_max, config.log_snr_shift)
         return NoiseProcess(config.prediction_type, schedule)
 
     def forward(

@@ -40,6 +40,7 @@ class EfficientUNet2DConditionModel(ImagenUNet):
         log_snr_max: the same at the clean end.
         flow_map: whether `target_timestep` is taken, for few-step sampling.
         format_version: layout of the weights; older ones stay loadable.
+        log_snr_shift: moves the noise schedule; 2 ln(64 / sample_size) is simple diffusion's (arXiv:2301.11093).
 
     Raises:
         ValueError: a combination that no U-Net can be made from.
@@ -74,6 +75,7 @@ class EfficientUNet2DConditionModel(ImagenUNet):
         log_snr_max: float = 15.0,
         flow_map: bool = False,
         format_version: int = 1,
+        log_snr_shift: float = 0.0,
     ) -> None:
         super().__init__()
         self._build()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,20 +53,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
     Returns:
         The new checkpoint's folder.
+
+    Raises:
+        OSError: If it cannot be written; the checkpoints before it are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(leftover)
     temporary = folder / f"{_TEMPORARY}{os.getpid()}"
-    temporary.mkdir()
-    for name, tensors in checkpoint.tensors.items():
-        contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        save_file(contiguous, temporary / f"{name}.safetensors")
-    _write_json(temporary / _RECORD, {"step": checkpoint.step, **checkpoint.record})
-    _write_json(temporary / _MANIFEST, {path.name: _sha256(path) for path in sorted(temporary.iterdir())})
-    for path in temporary.iterdir():
-        _sync(path)
-    _sync(temporary)
+    try:
+        _write(temporary, checkpoint)
+    except (OSError, SafetensorError) as error:
+        # What is half written would keep the room that the next try needs.
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(
+            f"The checkpoint of step {checkpoint.step} cannot be written to {folder} ({error}); make room there, or see "
+            "that it can be written to, and start the run again: the checkpoint before is untouched."
+        ) from error
 
     final = folder / f"step-{checkpoint.step:08d}"
     if final.exists():
@@ -78,6 +82,19 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         if step > checkpoint.step or older >= keep:
             shutil.rmtree(path)
     return final
+
+
+def _write(temporary: Path, checkpoint: Checkpoint) -> None:
+    """Write all files of a checkpoint into a new folder, and sync them to disk."""
+    temporary.mkdir()
+    for name, tensors in checkpoint.tensors.items():
+        contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(contiguous, temporary / f"{name}.safetensors")
+    _write_json(temporary / _RECORD, {"step": checkpoint.step, **checkpoint.record})
+    _write_json(temporary / _MANIFEST, {path.name: _sha256(path) for path in sorted(temporary.iterdir())})
+    for path in temporary.iterdir():
+        _sync(path)
+    _sync(temporary)
 
 
 def checkpoint_steps(folder: Path) -> dict[int, Path]:

@@ -18,11 +18,12 @@ from diffusers_imagen.text.encoding import TextSettings
 _MEMORY_LIMIT = 4 * 2**30
 
 
-def _check_choices(part: object) -> None:
+def _check_choices(part: object, section: str = "") -> None:
     """Refuse values that a field's `Literal` type does not list; Python itself would not."""
     for name, kind in get_type_hints(type(part)).items():
         if get_origin(kind) is Literal and getattr(part, name) not in get_args(kind):
-            _require(False, name, getattr(part, name), f"choose one of {', '.join(map(str, get_args(kind)))}")
+            options = ", ".join(map(str, get_args(kind)))
+            _require(False, f"{section}{name}", getattr(part, name), f"choose one of {options}")
 
 
 def _require(holds: bool, name: str, value: object, remedy: str) -> None:
@@ -122,7 +123,7 @@ class ModelConfig:
     """Compute activations twice to save memory."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_choices(self, "model.")
         one = not self.config or self.pretrained is None
         _require(one, "model.config", self.config, "leave it empty, since `model.pretrained` brings its own")
 
@@ -173,7 +174,7 @@ class ObjectiveConfig:
     """Most noise on the low resolution, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_choices(self, "objective.")
         _require(0 <= self.caption_drop <= 1, "objective.caption_drop", self.caption_drop, "give a share in [0, 1]")
         least, most = self.noise_level_min, self.noise_level_max
         _require(0 <= least <= most <= 1, "objective.noise_level_min", least, f"give 0 to noise_level_max, {most}")
@@ -182,16 +183,20 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Say how weights are updated, by AdamW."""
+    """Say how weights are updated."""
 
+    name: str = "AdamW"
+    """A class of `torch.optim` such as AdamW, Adafactor or SGD, or one of bitsandbytes such as AdamW8bit."""
     lr: float = 1e-4
     """Learning rate after the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's decay rates of the two moments, in [0, 1)."""
-    eps: float = 1e-8
-    """AdamW's epsilon."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay."""
+    betas: tuple[float, float] | None = None
+    """Decay rates of the two moments, in [0, 1); None for (0.9, 0.99) with AdamW, else for the optimizer's own."""
+    eps: float | None = None
+    """Added to Adam's divisor; None for the optimizer's own."""
+    weight_decay: float | None = None
+    """As the optimizer defines it; None for 0.01 with AdamW, else for the optimizer's own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the optimizer's constructor."""
     warmup_steps: int = 500
     """Steps in which the learning rate rises from 0."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -200,22 +205,32 @@ class OptimizerConfig:
     """Gradients are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_choices(self, "optimizer.")
         _require(self.lr > 0, "optimizer.lr", self.lr, "give a number above 0")
-        _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "give two in [0, 1)")
+        in_range = self.betas is None or all(0 <= beta < 1 for beta in self.betas)
+        _require(in_range, "optimizer.betas", self.betas, "give two in [0, 1)")
         _require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "give 0 or more")
         _require(self.max_grad_norm > 0, "optimizer.max_grad_norm", self.max_grad_norm, "give a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EMAConfig:
-    """Say how weights are averaged over steps; the average is what is exported."""
+    """Say how weights are averaged over steps; the average by `decay` is what is exported."""
 
     decay: float = 0.9999
     """In [0, 1); while n updates were made, min(decay, (1 + n) / (10 + n)) is used."""
+    post_hoc: bool = False
+    """Also keep two power-function averages, of whose snapshots `diffusers-imagen ema` makes any other afterwards."""
+    sigma_rels: tuple[float, float] = (0.05, 0.1)
+    """Relative widths of these two, above 0 and below 0.28, the smaller one first."""
+    snapshot_every_steps: int = 1000
+    """Steps between their snapshots, each of which is twice as large as the weights."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.decay < 1, "ema.decay", self.decay, "give a number in [0, 1)")
+        widths, every = self.sigma_rels, self.snapshot_every_steps
+        _require(0 < widths[0] < widths[1] < 0.28, "ema.sigma_rels", widths, "give two, such as [0.05, 0.1]")
+        _require(every >= 1, "ema.snapshot_every_steps", every, "give at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +246,8 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         _require(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "give at least 1")
+        seconds = self.every_seconds
+        _require(seconds is None or seconds >= 0, "checkpoint.every_seconds", seconds, "give 0 or more, or null")
         _require(self.keep >= 1, "checkpoint.keep", self.keep, "give at least 1")
 
 
@@ -259,6 +276,22 @@ class PreviewConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldOutConfig:
+    """Say when the loss of held-out pictures is measured; there are none with a `data.validation_fraction` of 0."""
+
+    every_steps: int = 1000
+    """Steps between measurements."""
+    num_images: int = 64
+    """Pictures measured, at most, rounded up to whole batches."""
+    levels: int = 8
+    """Levels of noise at which each of them is measured, evenly spaced in time."""
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "num_images", "levels"):
+            _require(getattr(self, name) >= 1, f"held_out.{name}", getattr(self, name), "give at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Describe a whole training run of one stage."""
 
@@ -270,6 +303,7 @@ class TrainConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     output_dir: str
     """Folder of everything that the run writes."""
     max_steps: int
@@ -294,11 +328,19 @@ class TrainConfig:
     """Seconds after which the run saves and leaves, to be resumed later; None for never."""
     max_bad_steps: int = 50
     """Steps in a row with a loss that is not finite, after which the run fails."""
+    trackers: tuple[str, ...] | None = None
+    """Where scalars go beside `log.jsonl`, as Accelerate names them: tensorboard, trackio, wandb, ...; none by an empty
+    list, and None for tensorboard if it is installed."""
+    processes: int | None = None
+    """Processes that must train together, or the run fails at once; None for as many as there are."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
         for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "log_every", "max_bad_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "give at least 1")
+        limit, processes = self.time_limit, self.processes
+        _require(limit is None or limit >= 0, "time_limit", limit, "give seconds, or null for no limit")
+        _require(processes is None or processes >= 1, "processes", processes, "give at least 1, or null")
         _require(self.seed >= 0, "seed", self.seed, "give a number of at least 0")
         if self.model.model_class == "super_resolution":
             factor = self.data.low_res_factor
@@ -329,6 +371,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         _require(isinstance(values, dict), "path", str(path), "give a file with `name: value` lines")
         for name, value in _pairs(overrides):
             _set(values, name, cfgparsing.parse_string(value))
+        if values.get("precision") is False:
+            # What YAML makes of the word no.
+            values["precision"] = "no"
         return cfgparsing.decode(TrainConfig, values)
     except DraccusException as error:
         # Our own refusals are behind a message that only says that there was one.

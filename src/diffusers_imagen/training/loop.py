@@ -16,24 +16,37 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import tqdm
+from torch import Tensor
 
+from diffusers_imagen.data.source import PictureSource
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.text.online import OnlineTextEncoder
 from diffusers_imagen.training.allocator import keep_freed_memory
 from diffusers_imagen.training.batches import BatchMaker
-from diffusers_imagen.training.checkpoint import CheckpointError, checkpoint_steps, load_newest, save_checkpoint
+from diffusers_imagen.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    checkpoint_steps,
+    load_newest,
+    save_checkpoint,
+)
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.export import export_model
+from diffusers_imagen.training.held_out import HeldOutLoss
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
+from diffusers_imagen.training.optimizers import make_optimizer
+from diffusers_imagen.training.power_average import PowerAverage
+from diffusers_imagen.training.progress import Progress
 from diffusers_imagen.training.randomness import seed_step
-from diffusers_imagen.training.record import ScalarLog
+from diffusers_imagen.training.record import ScalarLog, append_line, forget_after
+from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, SNAPSHOTS, UNET, write_run_config
 from diffusers_imagen.training.sources import captions_of, open_pictures
-from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_optimizer, make_unet
+from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_unet
+from diffusers_imagen.training.strategy import make_accelerator
+from diffusers_imagen.training.trackers import start_trackers, track
 
 _logger = logging.getLogger(__name__)
 
@@ -52,8 +65,8 @@ def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
     """Train one stage, from its newest checkpoint if there is one.
 
     Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`), `log.jsonl`,
-    `quarantine.jsonl` and `text_cache/`. SIGTERM makes it save and leave. With several processes the losses
-    in `log.jsonl` are those of the first one's samples.
+    `held_out.jsonl`, `train_config.json`, `quarantine.jsonl`, `text_cache/`, and if they are asked for
+    `snapshots/` and `trackers/`. SIGTERM makes it save and leave.
 
     Args:
         config: Of the run.
@@ -77,22 +90,24 @@ class _Run:
         self._config = config
         self._preview = preview
         self._folder = Path(config.output_dir)
-        self._accelerator = Accelerator(
-            mixed_precision=config.precision, gradient_accumulation_steps=config.gradient_accumulation_steps
-        )
+        self._accelerator = accelerator = make_accelerator(config)
         self._folder.mkdir(parents=True, exist_ok=True)
         # The first process makes the index of tar shards, the others read it.
-        with self._accelerator.main_process_first():
+        with accelerator.main_process_first():
             self._pictures = open_pictures(
                 config, quarantine=self._folder / "quarantine.jsonl", samples_per_step=self._samples_per_step
             )
+            held_out = open_pictures(config, held_out=True) if config.data.validation_fraction else None
         self._prepare_model()
         self._resume()
-        accelerator = self._accelerator
-        self._maker = BatchMaker(
-            config, self._pictures, self._text(), accelerator.num_processes, accelerator.process_index
-        )
-        self._log = ScalarLog(self._folder / "log.jsonl", self._state.step, enabled=accelerator.is_main_process)
+        text = self._text(*([self._pictures] if held_out is None else [self._pictures, held_out]))
+        places = accelerator.num_processes, accelerator.process_index
+        self._maker = BatchMaker(config, self._pictures, text, *places)
+        self._held_out = None if held_out is None else HeldOutLoss(config, held_out, text, *places)
+        self._log = ScalarLog(self._folder / LOG, self._state.step, accelerator.is_main_process, self._mean)
+        if accelerator.is_main_process:
+            forget_after(self._folder / HELD_OUT, self._state.step)
+            write_run_config(config, self._folder)
         self._stop = threading.Event()
         self._saved_step = self._state.step
         self._bad_in_a_row = 0
@@ -103,13 +118,17 @@ class _Run:
         started = saved = time.monotonic()
         previous = self._catch_sigterm()
         batches = self._maker.batches(state.step * config.gradient_accumulation_steps)
-        progress = tqdm(total=config.max_steps, initial=state.step, unit="step")
+        is_main = self._accelerator.is_main_process
+        progress = Progress(state.step, config.max_steps, self._samples_per_step, is_main)
+        start_trackers(self._accelerator, config, state.step)
         try:
             while state.step < config.max_steps:
                 self._step(batches)
-                progress.update()
+                progress.step()
                 if line := self._log.due(state.step, config.log_every, config.max_steps):
-                    progress.set_postfix(loss=f"{line['loss']:.4f}", samples_per_s=f"{line['samples_per_s']:.1f}")
+                    progress.show(line)
+                    track(self._accelerator, line, state.step)
+                self._measure()
                 now = time.monotonic()
                 late = config.checkpoint.every_seconds is not None and now - saved >= config.checkpoint.every_seconds
                 stop = self._stop.is_set() or (config.time_limit is not None and now - started >= config.time_limit)
@@ -129,6 +148,7 @@ class _Run:
         if state.step >= config.max_steps:
             self._save()
             self._show()
+        self._accelerator.end_training()
         return TrainResult(state.step, state.skipped, state.step >= config.max_steps)
 
     def _step(self, batches: Iterator[TrainingBatch]) -> None:
@@ -158,6 +178,8 @@ class _Run:
         self._optimizer.zero_grad()
         if finite:
             state.ema.update(state.unet, state.updates)
+            for average in state.power:
+                average.update(state.unet, state.updates)
         self._count(finite)
         self._log.add(loss, norm, rate, state.skipped, self._samples_per_step)
 
@@ -196,15 +218,17 @@ class _Run:
         if config.channels_last:
             unet = unet.to(memory_format=torch.channels_last)
         ema: ExponentialAverage[UNet] = ExponentialAverage(unet, config.ema.decay)
+        widths = config.ema.sigma_rels if config.ema.post_hoc else ()
+        power: list[PowerAverage[UNet]] = [PowerAverage(unet, width) for width in widths]
         if config.compile:
             unet.compile()
         optimizer = make_optimizer(unet, config.optimizer)
         self._process = unet.noise_process
         self._unet, self._optimizer = accelerator.prepare(unet, optimizer)
-        self._state = TrainingState(unet, ema, optimizer, accelerator.scaler)
+        self._state = TrainingState(unet, ema, optimizer, power, accelerator.scaler)
 
     def _resume(self) -> None:
-        folder = self._folder / "checkpoints"
+        folder = self._folder / CHECKPOINTS
         if self._config.resume == "never" and checkpoint_steps(folder):
             raise ValueError(
                 f"`resume` is 'never', but {folder} has checkpoints; give another `output_dir`, or 'auto' to go on."
@@ -232,7 +256,7 @@ class _Run:
             "data": self._pictures.digest,
         }
 
-    def _text(self) -> TextEmbeddingCache | OnlineTextEncoder:
+    def _text(self, *sources: PictureSource) -> TextEmbeddingCache | OnlineTextEncoder:
         """Encode all captions once, further processes read what the first one wrote; or be ready to encode them."""
         text = self._config.text
         with self._accelerator.main_process_first():
@@ -243,7 +267,7 @@ class _Run:
             if not text.cache:
                 return OnlineTextEncoder(tokenizer, text_encoder, text.settings)
             return TextEmbeddingCache.build(
-                captions_of(self._pictures),
+                captions_of(*sources),
                 tokenizer,
                 text_encoder,
                 text.settings,
@@ -258,11 +282,36 @@ class _Run:
         if self._accelerator.is_main_process:
             if state.step != self._saved_step:
                 facts = {**self._identity(), "config": asdict(self._config)}
-                save_checkpoint(self._folder / "checkpoints", state.to_checkpoint(facts), self._config.checkpoint.keep)
+                save_checkpoint(self._folder / CHECKPOINTS, state.to_checkpoint(facts), self._config.checkpoint.keep)
             # A run killed between the two has a checkpoint of this step, but an older U-Net.
-            export_model(state.ema.model, self._folder / "unet")
+            export_model(state.ema.model, self._folder / UNET)
         self._saved_step = state.step
         self._accelerator.wait_for_everyone()
+
+    def _measure(self) -> None:
+        """Measure held-out pictures and keep a snapshot of the power-function averages, where it is time for that."""
+        config, state, accelerator = self._config, self._state, self._accelerator
+        last = state.step == config.max_steps
+        if self._held_out is not None and (last or state.step % config.held_out.every_steps == 0):
+            levels = self._held_out.measure(state.ema.model, accelerator.autocast, self._mean)
+            loss = sum(level.loss for level in levels) / len(levels)
+            if accelerator.is_main_process:
+                line = {"step": state.step, "loss": loss, "levels": [asdict(level) for level in levels]}
+                append_line(self._folder / HELD_OUT, line)
+            by_level = {f"held_out/t={level.t:.3f}": level.loss for level in levels}
+            track(accelerator, {"held_out/loss": loss, **by_level}, state.step)
+        wants_snapshot = last or state.step % config.ema.snapshot_every_steps == 0
+        if state.power and wants_snapshot and accelerator.is_main_process:
+            tensors = {str(average.sigma_rel): average.model.state_dict() for average in state.power}
+            snapshot = Checkpoint(state.step, tensors, {"updates": state.updates})
+            save_checkpoint(self._folder / SNAPSHOTS, snapshot, keep=state.step)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Average over all processes."""
+        if self._accelerator.num_processes == 1:
+            return values
+        averaged: Tensor = self._accelerator.reduce(values, "mean")
+        return averaged
 
     def _show(self) -> None:
         if self._preview is not None and self._accelerator.is_main_process:

@@ -7,8 +7,11 @@
 import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -19,15 +22,17 @@ class ScalarLog:
         path: The file of JSON lines; lines of steps after `step` are of a run that was killed, and are removed.
         step: Steps made so far.
         enabled: False in processes that write nothing.
+        mean: Averages a tensor over all processes, each of which then asks for the same lines.
     """
 
-    def __init__(self, path: Path, step: int, enabled: bool) -> None:
+    def __init__(
+        self, path: Path, step: int, enabled: bool, mean: Callable[[Tensor], Tensor] = lambda values: values
+    ) -> None:
         self._path = path
         self._enabled = enabled
-        if enabled and path.exists():
-            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            path.write_text("".join(f"{line}\n" for line in kept))
+        self._mean = mean
+        if enabled:
+            forget_after(path, step)
         self._forget()
 
     def add(self, loss: Tensor, grad_norm: Tensor, learning_rate: float, skipped: int, samples: int) -> None:
@@ -55,7 +60,8 @@ class ScalarLog:
         if step % every and step != last:
             return None
         # Skipped steps are counted, not averaged.
-        losses = [value for value in map(float, self._losses) if math.isfinite(value)]
+        collected = self._mean(torch.stack(self._losses)).tolist() if self._losses else []
+        losses = [value for value in collected if math.isfinite(value)]
         norms = [value for value in map(float, self._norms) if math.isfinite(value)]
         seconds = time.monotonic() - self._since
         line = {
@@ -67,8 +73,7 @@ class ScalarLog:
             "data_wait": self._waited / max(seconds, 1e-9),
         }
         if self._enabled:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(self._path, line)
         self._forget()
         return line
 
@@ -79,3 +84,20 @@ class ScalarLog:
         self._waited = 0.0
         self._latest: dict[str, float] = {}
         self._since = time.monotonic()
+
+
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Write a JSON line at the end of a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Remove the lines of later steps, and what a crash cut short, from a file of JSON lines if there is one."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    temporary.replace(path)

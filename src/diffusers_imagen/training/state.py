@@ -5,7 +5,7 @@ How checkpoints reach the disk is in `checkpoint.py`. Called by the training loo
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import Checkpoint
 from diffusers_imagen.training.config import ModelConfig, OptimizerConfig, TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
+from diffusers_imagen.training.power_average import PowerAverage
 
 UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel
 
@@ -30,7 +31,8 @@ class TrainingState:
     Args:
         unet: The U-Net itself, not wrapped.
         ema: Its average.
-        optimizer: AdamW over all parameters of the U-Net, in one group and in their order.
+        optimizer: Over all parameters of the U-Net, in one group and in their order.
+        power: Power-function averages for profiles chosen afterwards; none without them.
         scaler: The gradient scaler of fp16; None otherwise.
         step: Optimizer steps made, skipped ones too.
         skipped: Steps skipped because a gradient was not finite.
@@ -39,6 +41,7 @@ class TrainingState:
     unet: UNet
     ema: ExponentialAverage[UNet]
     optimizer: torch.optim.Optimizer
+    power: Sequence[PowerAverage[UNet]] = ()
     scaler: torch.amp.GradScaler | None = None
     step: int = 0
     skipped: int = 0
@@ -54,11 +57,18 @@ class TrainingState:
         Args:
             facts: What else a resumed run should know, as JSON values.
         """
-        record = {"skipped": self.skipped, "scaler": self.scaler.state_dict() if self.scaler else None, **facts}
+        moments, values = self._optimizer_state()
+        record = {
+            "skipped": self.skipped,
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "optimizer": {"name": type(self.optimizer).__name__, "values": values},
+            **facts,
+        }
         tensors = {
             "unet": self.unet.state_dict(),
             "ema": self.ema.model.state_dict(),
-            "optimizer": self._moments(),
+            "optimizer": moments,
+            **{_power_file(average): average.model.state_dict() for average in self.power},
         }
         return Checkpoint(self.step, tensors, record)
 
@@ -66,34 +76,60 @@ class TrainingState:
         """Take the state of a checkpoint over.
 
         Raises:
+            ValueError: If it has another optimizer, or no power-function averages of these widths.
             RuntimeError: If it belongs to another U-Net.
         """
+        # Checkpoints of before there was a choice have AdamW and tensors only.
+        saved = checkpoint.record.get("optimizer", {"name": "AdamW", "values": {}})
+        if saved["name"] != type(self.optimizer).__name__:
+            raise ValueError(
+                f"`optimizer.name` is {type(self.optimizer).__name__!r}, but the run had {saved['name']!r}; give what "
+                "it was, or another `output_dir`."
+            )
+        lacking = [average.sigma_rel for average in self.power if _power_file(average) not in checkpoint.tensors]
+        if lacking:
+            raise ValueError(
+                f"`ema.post_hoc` is true, but the run has no averages of `ema.sigma_rels` {lacking}; set it back to what "
+                "it was, or give another `output_dir`."
+            )
         self.unet.load_state_dict(dict(checkpoint.tensors["unet"]))
         self.ema.model.load_state_dict(dict(checkpoint.tensors["ema"]))
-        self._restore_moments(checkpoint.tensors["optimizer"])
+        for average in self.power:
+            average.model.load_state_dict(dict(checkpoint.tensors[_power_file(average)]))
+        self._restore_optimizer(checkpoint.tensors["optimizer"], saved["values"])
         if self.scaler is not None and checkpoint.record["scaler"]:
             self.scaler.load_state_dict(checkpoint.record["scaler"])
         self.step, self.skipped = checkpoint.step, int(checkpoint.record["skipped"])
 
-    def _moments(self) -> dict[str, Tensor]:
-        """Name the optimizer's tensors `<kind>:<parameter>`."""
-        return {
-            f"{kind}:{name}": tensor
-            for name, parameter in self.unet.named_parameters()
-            for kind, tensor in self.optimizer.state.get(parameter, {}).items()
-        }
+    def _optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Name the optimizer's tensors, and its other values, `<kind>:<parameter>`."""
+        tensors: dict[str, Tensor] = {}
+        values: dict[str, Any] = {}
+        for name, parameter in self.unet.named_parameters():
+            for kind, value in self.optimizer.state.get(parameter, {}).items():
+                (tensors if isinstance(value, Tensor) else values)[f"{kind}:{name}"] = value
+        return tensors, values
 
-    def _restore_moments(self, tensors: Mapping[str, Tensor]) -> None:
+    def _restore_optimizer(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         parameters = dict(self.unet.named_parameters())
         places = {name: place for place, name in enumerate(parameters)}
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in {**tensors, **values}.items():
             kind, _, name = key.partition(":")
-            # The fused kernel walks through memory without a look at strides, so a moment must lie as its weight does.
-            is_moment = tensor.shape == parameters[name].shape
-            copy = torch.empty_like(parameters[name], requires_grad=False) if is_moment else torch.empty_like(tensor)
-            state.setdefault(places[name], {})[kind] = copy.copy_(tensor)
+            own = _laid_out_like(parameters[name], value) if isinstance(value, Tensor) else value
+            state.setdefault(places[name], {})[kind] = own
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def _power_file(average: PowerAverage[UNet]) -> str:
+    return f"ema-{average.sigma_rel}"
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    # The fused kernel walks through memory without a look at strides, so a moment must lie as its weight does.
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def make_unet(config: ModelConfig) -> UNet:
@@ -105,17 +141,39 @@ def make_unet(config: ModelConfig) -> UNet:
     Raises:
         ValueError: If `config.config` has an argument that the U-Net does not know or refuses.
     """
-    unet_class = _UNET_CLASSES[config.model_class]
-    if config.pretrained is not None:
-        unet = unet_class.from_pretrained(config.pretrained, torch_dtype=torch.float32)
+    if config.pretrained is None:
+        unet = _new_unet(config)
     else:
-        try:
-            unet = unet_class(**config.config)
-        except TypeError as error:
-            raise ValueError(f"`model.config` is refused by {unet_class.__name__}: {error}.") from error
+        unet = _UNET_CLASSES[config.model_class].from_pretrained(config.pretrained, torch_dtype=torch.float32)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     return unet.train()
+
+
+def describe_unet(config: ModelConfig) -> UNet:
+    """Make the U-Net of a run without memory for its weights, on the meta device, in training mode.
+
+    Args:
+        config: Which one.
+
+    Raises:
+        ValueError: As `make_unet`.
+    """
+    with torch.device("meta"):
+        if config.pretrained is None:
+            unet = _new_unet(config)
+        else:
+            unet_class = _UNET_CLASSES[config.model_class]
+            unet = unet_class.from_config(unet_class.load_config(config.pretrained))
+    return unet.train()
+
+
+def _new_unet(config: ModelConfig) -> UNet:
+    unet_class = _UNET_CLASSES[config.model_class]
+    try:
+        return unet_class(**config.config)
+    except TypeError as error:
+        raise ValueError(f"`model.config` is refused by {unet_class.__name__}: {error}.") from error
 
 
 def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
@@ -150,20 +208,6 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
             f"{own.encoder_hid_dim}; set its `num_text_layers` to the number of `text.layers` and `encoder_hid_dim` "
             "to the encoder's width."
         )
-
-
-def make_optimizer(unet: UNet, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Make AdamW over all parameters of a U-Net, fused where PyTorch can."""
-    parameters = list(unet.parameters())
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=fused,
-    )
 
 
 def learning_rate(config: OptimizerConfig, step: int, max_steps: int) -> float:

@@ -1,0 +1,49 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
+
+from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.trackers import start_trackers, track, tracker_names
+
+
+class Notebook(GeneralTracker):
+    """Keep all that it is told."""
+
+    name = "notebook"
+    requires_logging_directory = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[dict, int]] = []
+
+    @property
+    def tracker(self) -> list:
+        return self.lines
+
+    def store_init_configuration(self, values: dict) -> None:
+        self.settings = values
+
+    def log(self, values: dict, step: int | None = None) -> None:
+        self.lines.append((values, step))
+
+
+def test_unknown_or_missing_tracker_is_refused(make_config: Callable[..., TrainConfig]) -> None:
+    with pytest.raises(ValueError, match="`trackers` names 'notepad'; choose of"):
+        tracker_names(make_config(trackers=("notepad",)))
+    with pytest.raises(ValueError, match="`trackers` names 'dvclive', which is not installed"):
+        tracker_names(make_config(trackers=("dvclive",)))
+    assert tracker_names(make_config(trackers=())) == []
+
+
+def test_trackers_get_settings_and_scalars(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    notebook = Notebook()
+    accelerator = Accelerator(log_with=notebook, project_dir=tmp_path)
+    start_trackers(accelerator, make_config(), step=3)
+    track(accelerator, {"step": 4, "loss": 0.5}, step=4)
+
+    assert notebook.lines == [({"loss": 0.5}, 4)]
+    assert notebook.settings["data.size"] == 8
+    assert notebook.settings["text.layers"] == "(-1,)"

@@ -14,17 +14,7 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.run_folder import read_lines
 
 MakeConfig = Callable[..., TrainConfig]
-LAUNCH = [
-    "-m",
-    "torch.distributed.run",
-    "--nproc_per_node",
-    "2",
-    "--master_port",
-    "0",
-    "-m",
-    "diffusers_imagen",
-    "train",
-]
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "diffusers_imagen", "train"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -16,11 +16,15 @@ MakeConfig = Callable[..., TrainConfig]
 FRACTION = {"validation_fraction": 0.5}
 
 
-def measure(config: TrainConfig, process: int = 0, processes: int = 1) -> list[LevelLoss]:
+def measure(config: TrainConfig, process: int = 0, processes: int = 1, trained: bool = False) -> list[LevelLoss]:
     pictures = open_pictures(config, held_out=True)
     text = TextEmbeddingCache.build(pictures.captions, *load_text_encoder(config.text.folder), config.text.settings)
     torch.manual_seed(0)
     unet = make_unet(config.model).eval()
+    if trained:
+        # A new U-Net predicts 0 whatever it is told.
+        for weight in unet.parameters():
+            torch.nn.init.normal_(weight, std=0.1)
     return HeldOutLoss(config, pictures, text, processes, process).measure(unet, nullcontext, lambda values: values)
 
 
@@ -35,9 +39,11 @@ def test_a_new_epsilon_model_has_the_loss_one_at_every_level(make_config: MakeCo
     assert log_snrs == sorted(log_snrs, reverse=True)
 
 
-def test_measuring_twice_gives_the_same_numbers(make_config: MakeConfig) -> None:
-    config = make_config(data={**FRACTION, "horizontal_flip": True}, objective={"caption_drop": 1.0})
-    assert measure(config) == measure(config)
+def test_every_caption_counts_and_no_picture_is_mirrored_however_training_does(make_config: MakeConfig) -> None:
+    plain = measure(make_config(data=FRACTION), trained=True)
+    varied = make_config(data={**FRACTION, "horizontal_flip": True}, objective={"caption_drop": 1.0})
+    assert measure(varied, trained=True) == plain
+    assert measure(make_config(data=FRACTION, text={"prefix": "blue "}), trained=True) != plain
 
 
 def test_two_processes_measure_what_one_does(make_config: MakeConfig) -> None:

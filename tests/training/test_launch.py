@@ -14,17 +14,7 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.run_folder import read_lines
 
 MakeConfig = Callable[..., TrainConfig]
-LAUNCH = [
-    "-m",
-    "torch.distributed.run",
-    "--nproc_per_node",
-    "2",
-    "--master_port",
-    "0",
-    "-m",
-    "diffusers_imagen",
-    "train",
-]
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "diffusers_imagen", "train"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -54,9 +44,10 @@ def test_torchrun_whose_processes_would_not_know_of_each_other_is_refused(
     assert not Path(config.output_dir).exists()
 
 
-@pytest.mark.parametrize(("batch_size", "checkpointing"), [(32, False), (64, True)])
+# The working memory of single operations is not counted; it shows where little else is kept.
+@pytest.mark.parametrize(("batch_size", "checkpointing", "most"), [(32, False, 1.4), (64, True, 1.7)])
 def test_memory_is_what_the_dry_run_says(
-    make_config: MakeConfig, tmp_path: Path, batch_size: int, checkpointing: bool
+    make_config: MakeConfig, tmp_path: Path, batch_size: int, checkpointing: bool, most: float
 ) -> None:
     shape = {"sample_size": 16, "block_out_channels": (128, 256), "norm_num_groups": 16, "attention_head_dim": 64}
     config = make_config(
@@ -73,4 +64,4 @@ def test_memory_is_what_the_dry_run_says(
     assert ended.returncode == 0, ended.stderr
     estimated, measured = map(int, ended.stdout.split())
     sys.stdout.write(f"estimated {estimated / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB\n")
-    assert 0.7 < measured / estimated < 1.4
+    assert 0.7 < measured / estimated < most

@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 
 from diffusers_imagen.training.config import TrainConfig
-from diffusers_imagen.training.trackers import start_trackers, track, tracker_names
+from diffusers_imagen.training.trackers import start_trackers, stop_trackers, track, tracker_names
 
 
 class Notebook(GeneralTracker):
@@ -29,6 +29,9 @@ class Notebook(GeneralTracker):
     def log(self, values: dict, step: int | None = None) -> None:
         self.lines.append((values, step))
 
+    def finish(self) -> None:
+        self.lines.append(({}, None))
+
 
 def test_unknown_or_missing_tracker_is_refused(make_config: Callable[..., TrainConfig]) -> None:
     with pytest.raises(ValueError, match="`trackers` names 'notepad'; choose of"):
@@ -43,7 +46,8 @@ def test_trackers_get_settings_and_scalars(make_config: Callable[..., TrainConfi
     accelerator = Accelerator(log_with=notebook, project_dir=tmp_path)
     start_trackers(accelerator, make_config(), step=3)
     track(accelerator, {"step": 4, "loss": 0.5}, step=4)
+    stop_trackers(accelerator)
 
-    assert notebook.lines == [({"loss": 0.5}, 4)]
+    assert notebook.lines == [({"loss": 0.5}, 4), ({}, None)]
     assert notebook.settings["data.size"] == 8
     assert notebook.settings["text.layers"] == "(-1,)"

@@ -46,7 +46,7 @@ from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, SNA
 from diffusers_imagen.training.sources import captions_of, open_pictures
 from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_unet
 from diffusers_imagen.training.strategy import make_accelerator
-from diffusers_imagen.training.trackers import start_trackers, track
+from diffusers_imagen.training.trackers import start_trackers, stop_trackers, track
 
 _logger = logging.getLogger(__name__)
 
@@ -143,12 +143,12 @@ class _Run:
         finally:
             progress.close()
             batches.close()
+            stop_trackers(self._accelerator)
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
         if state.step >= config.max_steps:
             self._save()
             self._show()
-        self._accelerator.end_training()
         return TrainResult(state.step, state.skipped, state.step >= config.max_steps)
 
     def _step(self, batches: Iterator[TrainingBatch]) -> None:

@@ -49,6 +49,12 @@ def track(accelerator: Accelerator, values: Mapping[str, float], step: int) -> N
     accelerator.log({name: value for name, value in values.items() if name != "step"}, step=step)
 
 
+def stop_trackers(accelerator: Accelerator) -> None:
+    """Let all trackers write what they hold; unlike `end_training`, processes can go on together."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Give nested settings as `section.name`, with values that every tracker takes."""
     flat: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 
 from diffusers import DPMSolverMultistepScheduler
 
-from diffusers_imagen.diffusion.noise import NoiseProcess
+from diffusers_imagen.diffusion.noise import NoiseProcess, NoiseSchedule
 
 _BETA_SCHEDULES = {"cosine": "squaredcos_cap_v2", "linear": "linear"}
 
@@ -14,8 +14,11 @@ def default_scheduler(process: NoiseProcess) -> DPMSolverMultistepScheduler:
     It is told x_0 as it is, so it fits every prediction type; even steps fit every shift of the noise schedule.
 
     Args:
-        process: The U-Net's noise process, whose schedule's kind decides between which levels of noise the steps lie.
+        process: The U-Net's noise process, whose schedule's kind decides between which levels of noise the steps lie;
+            those of a table of timesteps lie as the cosine schedule's.
     """
+    schedule = process.schedule
+    kind = schedule.kind if isinstance(schedule, NoiseSchedule) else "cosine"
     return DPMSolverMultistepScheduler(
-        beta_schedule=_BETA_SCHEDULES[process.schedule.kind], use_exponential_sigmas=True, prediction_type="sample"
+        beta_schedule=_BETA_SCHEDULES[kind], use_exponential_sigmas=True, prediction_type="sample"
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from diffusers_imagen.builtin.library import builtin_path
     from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
     from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
+    from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
     from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
     from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
 
@@ -22,6 +23,7 @@ __all__ = [
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
+    "ImagenPytorchUNet2DConditionModel",
     "ImagenUNet2DConditionModel",
     "__version__",
     "builtin_path",
@@ -31,6 +33,7 @@ _SOURCES = {
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
     "ImagenCascadeOutput": "diffusers_imagen.pipelines.pipeline_output",
     "ImagenCascadePipeline": "diffusers_imagen.pipelines.pipeline_imagen_cascade",
+    "ImagenPytorchUNet2DConditionModel": "diffusers_imagen.models.unet_imagen_pytorch",
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "builtin_path": "diffusers_imagen.builtin.library",
     # Diffusers looks for the base class of a component in the namespace of its library.

@@ -22,6 +22,7 @@ from types import ModuleType
 
 PACKAGE = "diffusers_imagen"
 _MODELS = {
+    "ImagenPytorchUNet2DConditionModel": "diffusers_imagen.models.unet_imagen_pytorch",
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
 }

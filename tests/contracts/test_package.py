@@ -19,6 +19,7 @@ PUBLIC = [
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
+    "ImagenPytorchUNet2DConditionModel",
     "ImagenUNet2DConditionModel",
     "__version__",
     "builtin_path",

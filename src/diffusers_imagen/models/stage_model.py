@@ -1,57 +1,18 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""The one interface through which the sampling loop asks any U-Net for its prediction."""
+"""Choose how a U-Net is asked for its prediction, and ask this package's own. Called by the pipeline."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusers_imagen.diffusion.noise import NoiseProcess
+from diffusers_imagen.models.stage_imagen_pytorch import ImagenPytorchStageModel
+from diffusers_imagen.models.stage_protocol import Prediction, StageModel
 from diffusers_imagen.models.unet import ImagenUNet, TextMemo
+from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a U-Net says: (B, C, H, W) of its prediction type, and a learned variance of the same shape if it has one."""
-
-    value: Tensor
-    variance: Tensor | None = None
-
-
-class StageModel(Protocol):
-    """A U-Net as the sampling loop sees it."""
-
-    @property
-    def noise_process(self) -> NoiseProcess:
-        """What the U-Net was trained on."""
-
-    @property
-    def predicts_variance(self) -> bool:
-        """Whether predictions carry a learned variance."""
-
-    def predict(
-        self,
-        x_t: Tensor,
-        log_snr: Tensor,
-        text: Tensor,
-        text_mask: Tensor,
-        low_res: Tensor | None = None,
-        noise_level: Tensor | None = None,
-    ) -> Prediction:
-        """Predict for noisy images of unit variance.
-
-        Args:
-            x_t: (B, C, H, W), alpha * x_0 + sigma * eps with alpha^2 + sigma^2 = 1.
-            log_snr: (B,), within the range that the model was trained on.
-            text: (B, L, D) text encoder states.
-            text_mask: (B, L) bool, True where a token is real.
-            low_res: (B, C, H, W), resized and noised, for enlargements.
-            noise_level: (B,) in [0, 1], the noise of `low_res`.
-
-        Returns:
-            The prediction in float32.
-        """
+__all__ = ["ImagenStageModel", "Prediction", "StageModel", "stage_model_for"]
 
 
 class ImagenStageModel:
@@ -104,13 +65,13 @@ def stage_model_for(unet: Any, noise: NoiseProcess | None = None) -> StageModel:
     Raises:
         ValueError: a U-Net of a family that no adapter knows.
     """
-    if isinstance(unet, ImagenUNet):
+    if isinstance(unet, ImagenUNet | ImagenPytorchUNet2DConditionModel):
         if noise is not None:
             raise ValueError(
                 f"`noise` is {noise}, but {type(unet).__name__} says in its own config what it was trained on; leave it."
             )
-        return ImagenStageModel(unet)
+        return ImagenStageModel(unet) if isinstance(unet, ImagenUNet) else ImagenPytorchStageModel(unet)
     raise ValueError(
         f"`unet` is a {type(unet).__name__}, which cannot be driven; use ImagenUNet2DConditionModel for the base and "
-        "EfficientUNet2DConditionModel for enlargements."
+        "EfficientUNet2DConditionModel for enlargements, or converted ones."
     )

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
+from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 from diffusers_imagen.pipelines.call_checks import (
     Prompt,
     Size,
@@ -98,11 +99,11 @@ class ImagenCascadePipeline(StoredPipeline):
         self,
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: PreTrainedModel | None,
-        unet: ImagenUNet2DConditionModel,
+        unet: ImagenUNet2DConditionModel | ImagenPytorchUNet2DConditionModel,
         scheduler: SchedulerMixin,
-        sr_unet_1: EfficientUNet2DConditionModel | None,
+        sr_unet_1: EfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | None,
         sr_scheduler_1: SchedulerMixin | None,
-        sr_unet_2: EfficientUNet2DConditionModel | None,
+        sr_unet_2: EfficientUNet2DConditionModel | ImagenPytorchUNet2DConditionModel | None,
         sr_scheduler_2: SchedulerMixin | None,
         stages: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,

@@ -39,6 +39,11 @@ class AttentionShape:
         return self.heads * self.head_dim
 
 
+def _norm_eps(x: Tensor) -> float:
+    """Return what imagen-pytorch adds to variances, more in half precision."""
+    return 1e-3 if x.dtype.itemsize < 4 else 1e-5
+
+
 class GainLayerNorm(nn.Module):
     """Layer norm over the last axis with a gain and no bias."""
 
@@ -48,7 +53,7 @@ class GainLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., C) for `x` of the same shape."""
-        return F.layer_norm(x, self.gain.shape, self.gain)
+        return F.layer_norm(x, self.gain.shape, self.gain, eps=_norm_eps(x))
 
 
 class ChannelLayerNorm(nn.Module):
@@ -60,7 +65,8 @@ class ChannelLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H, W) for `x` of the same shape."""
-        return F.layer_norm(x.movedim(1, -1), (len(self.gain),), self.gain.flatten()).movedim(-1, 1)
+        channels_last = x.movedim(1, -1)
+        return F.layer_norm(channels_last, (len(self.gain),), self.gain.flatten(), eps=_norm_eps(x)).movedim(-1, 1)
 
 
 class Similarities(nn.Module):

@@ -78,8 +78,10 @@ class NoiseEmbedding(nn.Module):
         self.num_tokens = num_tokens
 
     def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vector (B, T) and the tokens (B, num_tokens, D) of `value` (B,), whose sinusoids are float32."""
-        hidden = F.silu(self.hidden(self.sinusoids(value.float()).to(self.hidden.weight.dtype)))
+        """Return the vector (B, T) and the tokens (B, num_tokens, D) of `value` (B,), float32 at least."""
+        dtype = self.hidden.weight.dtype
+        sinusoids = self.sinusoids(value.to(torch.promote_types(dtype, torch.float32)))
+        hidden = F.silu(self.hidden(sinusoids.to(dtype)))
         return self.to_vector(hidden), self.to_tokens(hidden).unflatten(-1, (self.num_tokens, -1))
 
 

@@ -111,6 +111,6 @@ def _scheduler(config: Mapping[str, Any]) -> SchedulerMixin:
             sigma_data=config["sigma_data"],
             prediction_type="epsilon",
         )
-    if config["noise_schedule"] == "cosine":
-        return DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False, timestep_spacing="trailing")
-    return DDPMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False, timestep_spacing="trailing")
+    betas = {"beta_schedule": "squaredcos_cap_v2"} if config["noise_schedule"] == "cosine" else {"beta_end": 0.02}
+    # The clean picture is what the loop gives it; written as noise, it would lose digits where there is little of it.
+    return DDPMScheduler(**betas, prediction_type="sample", clip_sample=False, timestep_spacing="trailing")

@@ -2,7 +2,8 @@
 """Draw with one release's cascades and with what becomes of them, from the same noise.
 
 `Imagen`'s sampler becomes a scheduler here, so that both sides draw the same numbers in the same order and whole pictures
-can be compared. `ElucidatedImagen`'s sampler goes its own way; its every call of the network is repeated instead.
+can be compared. Rounding grows on the way, with guidance all the more, so every step of theirs is repeated, too: that is
+also how `ElucidatedImagen` is compared, whose sampler no scheduler here has.
 
 Called by `check_against_imagen_pytorch.py`.
 """
@@ -26,7 +27,7 @@ from diffusers_imagen.models.stage_model import stage_model_for
 from diffusers_imagen.pipelines.converted_cascade import converted_cascade
 from diffusers_imagen.pipelines.denoise_stage import StageCondition, predict_x_0
 from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
-from diffusers_imagen.pipelines.stage_settings import StageSettings
+from diffusers_imagen.pipelines.stage_settings import saved_settings
 
 _SIZES, _STEPS, _PLACES = (8, 16), 5, 12
 _UNET = {
@@ -67,9 +68,9 @@ class AncestralScheduler(DDPMScheduler):
         return result
 
 
-def compare_cascades(peer: ModuleType) -> dict[str, float]:
-    """Return the largest difference of pictures in [-1, 1] for each way to sample."""
-    outcomes = {}
+def compare_cascades(peer: ModuleType) -> dict[str, tuple[float, float | None]]:
+    """Return the largest differences for each way to sample: of every step's clean pictures, and of whole pictures."""
+    outcomes: dict[str, tuple[float, float | None]] = {}
     objectives = ["noise", "x_start", "v"]
     if "'v'" not in inspect.getsource(peer.Imagen.p_mean_variance):
         objectives.remove("v")
@@ -83,7 +84,7 @@ def compare_cascades(peer: ModuleType) -> dict[str, float]:
         peer, {"dynamic_thresholding": False, "lowres_noise_schedule": "cosine"}, 3.0
     )
     for scale in (1.0, 3.0):
-        outcomes[f"elucidated, every call, guidance {scale}"] = _compare_elucidated(peer, scale)
+        outcomes[f"elucidated, guidance {scale}"] = _compare_elucidated(peer, scale)
     return outcomes
 
 
@@ -96,7 +97,7 @@ def make_unets(peer: ModuleType) -> list[nn.Module]:
     return unets
 
 
-def _compare_imagen(peer: ModuleType, arguments: dict[str, Any], scale: float) -> float:
+def _compare_imagen(peer: ModuleType, arguments: dict[str, Any], scale: float) -> tuple[float, float]:
     torch.manual_seed(0)
     shared = {"image_sizes": _SIZES, "text_embed_dim": TEXT_WIDTH, "timesteps": _STEPS} | arguments
     with contextlib.redirect_stdout(io.StringIO()):
@@ -108,6 +109,19 @@ def _compare_imagen(peer: ModuleType, arguments: dict[str, Any], scale: float) -
         scheduler.alphas_cumprod = schedule.log_snr(times).double().sigmoid()
         setattr(ours, part, scheduler)
     text, mask = _text()
+    repeat = _Repeat(ours, text, mask, scale)
+    step = theirs.p_mean_variance
+
+    def repeated(unet: nn.Module, x: Tensor, t: Tensor, *, noise_scheduler: Any, **keywords: Any) -> Any:
+        result = step(unet, x, t, noise_scheduler=noise_scheduler, **keywords)
+        log_snr = noise_scheduler.log_snr(t).double()
+        alpha, sigma = (float(level[0].sigmoid().sqrt()) for level in (log_snr, -log_snr))
+        # Releases differ in whether the clean picture comes along.
+        if isinstance(result[0], tuple):
+            repeat(x, alpha, sigma, keywords.get("lowres_cond_img"), result[1])
+        return result
+
+    theirs.p_mean_variance = repeated
     plain = {"cfg_remove_parallel_component": False} if _projects(peer) else {}
     torch.manual_seed(1)
     with contextlib.redirect_stderr(io.StringIO()):
@@ -122,20 +136,18 @@ def _compare_imagen(peer: ModuleType, arguments: dict[str, Any], scale: float) -
             output_type="latent",
         ).stages
     pairs = zip(drawn.values(), expected, strict=True)
-    return max(float((picture - (2 * their - 1)).abs().max()) for picture, their in pairs)
+    pictures = max(float((picture - (2 * their - 1)).abs().max()) for picture, their in pairs)
+    return max(repeat.differences, default=float("nan")), pictures
 
 
-def _compare_elucidated(peer: ModuleType, scale: float) -> float:
+def _compare_elucidated(peer: ModuleType, scale: float) -> tuple[float, None]:
     torch.manual_seed(0)
     steps = {"num_sample_steps": _STEPS}
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = peer.ElucidatedImagen(make_unets(peer), image_sizes=_SIZES, text_embed_dim=TEXT_WIDTH, **steps).eval()
     ours = _converted(theirs, ImagenOptions(image_sizes=_SIZES, elucidated=True, **steps))
-    models = [stage_model_for(unet) for unet in (ours.unet, ours.sr_unet_1)]
     text, mask = _text()
-    level = ours.config.stages["sr_1"]["noise_level"]
-    settings = StageSettings(threshold_percentile=0.95)
-    differences = []
+    repeat = _Repeat(ours, text, mask, scale)
     network = theirs.preconditioned_network_forward
 
     def repeated(unet_forward: Any, noised: Tensor, sigma: float, **keywords: Any) -> Tensor:
@@ -145,18 +157,34 @@ def _compare_elucidated(peer: ModuleType, scale: float) -> float:
             times = keywords["lowres_noise_times"]
             keywords["lowres_noise_times"] = theirs.lowres_noise_schedule.get_condition(times)
         result = network(unet_forward, noised, sigma, **keywords)
-        noise_level = None if low_res is None else torch.full((len(noised),), level)
-        condition = StageCondition(text, mask, torch.zeros_like(text), torch.zeros_like(mask), low_res, noise_level)
-        model = models[0 if low_res is None else 1]
-        x_0, _ = predict_x_0(model, noised, 1.0, float(sigma), condition, scale, settings)
-        differences.append(float((x_0 - result).abs().max()))
+        repeat(noised, 1.0, float(sigma), low_res, result)
         return result
 
     theirs.preconditioned_network_forward = repeated
     plain = {"cfg_remove_parallel_component": False} if _projects(peer) else {}
     with contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
         theirs.sample(text_embeds=text, text_masks=mask, cond_scale=scale, **plain)
-    return max(differences)
+    return max(repeat.differences), None
+
+
+class _Repeat:
+    """Predicts the clean pictures of their steps with our stages and keeps the differences."""
+
+    def __init__(self, pipeline: ImagenCascadePipeline, text: Tensor, mask: Tensor, scale: float) -> None:
+        self._models = [stage_model_for(unet) for unet in (pipeline.unet, pipeline.sr_unet_1)]
+        self._settings = list(saved_settings(pipeline.config.stages).values())
+        self._texts = (text, mask, torch.zeros_like(text), torch.zeros_like(mask))
+        self._scale = scale
+        self.differences: list[float] = []
+
+    def __call__(self, x: Tensor, alpha: float, sigma: float, low_res: Tensor | None, expected: Tensor) -> None:
+        """Compare one step."""
+        stage = 0 if low_res is None else 1
+        settings = self._settings[stage]
+        level = None if low_res is None else torch.full((len(x),), settings.noise_level)
+        condition = StageCondition(*self._texts, low_res, level)
+        x_0, _ = predict_x_0(self._models[stage], x, alpha, sigma, condition, self._scale, settings)
+        self.differences.append(float((x_0 - expected).abs().max()))
 
 
 def _converted(theirs: nn.Module, options: ImagenOptions) -> ImagenCascadePipeline:

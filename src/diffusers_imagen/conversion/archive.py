@@ -6,6 +6,7 @@ either holds data or is not read. Called by the converters.
 """
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def read_archive(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"`path` is {str(path)!r}, which holds more than tensors and plain data, and was not read: "
-            f"{_first_line(error)} Save the state dict alone, `torch.save(imagen.state_dict(), ...)`, where the file "
+            f"{_stranger(error)}. Save the state dict alone, `torch.save(imagen.state_dict(), ...)`, where the file "
             "was made."
         ) from error
     except _DAMAGE as error:
@@ -50,8 +51,12 @@ def _load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def _stranger(error: Exception) -> str:
+    """Return what a pickle asked for; the rest of PyTorch's message is advice on how to run it after all."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it asks for {found[1]}" if found else "it is more than a description of data"
+
+
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # PyTorch's message begins with advice on how to run the file after all.
-    telling = [line for line in lines if line.startswith("WeightsUnpickler error")] or lines or [type(error).__name__]
-    return telling[0].rstrip(".") + "."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0].rstrip(".") + "."

@@ -60,7 +60,6 @@ def infer_config(state: State, options: Mapping[str, Any]) -> dict[str, Any]:
     heads, head_dim = _heads(state, options)
     cross_heads, cross_head_dim = _cross_heads(state)
     layer_types = _attention_types(state)
-    frequencies = state.get("to_time_hiddens.0.weights")
     config = {
         "in_channels": channels,
         "out_channels": _outputs(state),
@@ -99,13 +98,18 @@ def infer_config(state: State, options: Mapping[str, Any]) -> dict[str, Any]:
         "final_kernel_size": state["final_conv.weight"].shape[-1],
         "cross_attention_dim": D,
         "num_time_tokens": state["to_time_tokens.0.weight"].shape[0] // D,
-        "time_frequencies": None if frequencies is None else 2 * len(frequencies),
+        "time_frequencies": _frequencies(state, "to_time_hiddens.0.weights"),
+        "low_res_time_frequencies": _frequencies(state, "to_lowres_time_hiddens.0.weights"),
         "encoder_hid_dim": state["text_to_cond.weight"].shape[1] if "text_to_cond.weight" in state else 1,
         "text_conditioned": "text_to_cond.weight" in state,
         "text_max_length": places,
         "text_latents": len(state["attn_pool.latents"]) if "attn_pool.latents" in state else 0,
     }
     return config | _last_inputs(state, config)
+
+
+def _frequencies(state: State, name: str) -> int | None:
+    return 2 * len(state[name]) if name in state else None
 
 
 def _outputs(state: State) -> int:

@@ -36,7 +36,12 @@ def log_snr_at(kind: ScheduleKind, t: float) -> float:
 
 def low_res_level(kind: ScheduleKind, t: float) -> float:
     """Return the `noise_level` of this package, in [0, 1], that is imagen-pytorch's level t on its own schedule."""
-    return 2 / math.pi * math.atan(math.exp(-log_snr_at(kind, t) / 2))
+    return level_of_log_snr(log_snr_at(kind, t))
+
+
+def level_of_log_snr(log_snr: float) -> float:
+    """Return the `noise_level` of this package, in [0, 1], at a log-SNR."""
+    return 2 / math.pi * math.atan(math.exp(-log_snr / 2))
 
 
 @lru_cache(maxsize=8)

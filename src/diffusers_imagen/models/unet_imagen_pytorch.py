@@ -85,7 +85,8 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         final_kernel_size: side of the last convolution.
         cross_attention_dim: width of the tokens.
         num_time_tokens: tokens of each noise level.
-        time_frequencies: learned sinusoids of noise levels, an even number; `None` for fixed ones.
+        time_frequencies: learned sinusoids of the noise level, an even number; `None` for fixed ones.
+        low_res_time_frequencies: the same of the smaller picture's noise level.
         encoder_hid_dim: width of the text encoder's hidden states.
         num_text_layers: how many of the encoder's layers are given side by side.
         text_conditioned: whether it takes text at all.
@@ -152,6 +153,7 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         cross_attention_dim: int = 128,
         num_time_tokens: int = 2,
         time_frequencies: int | None = 16,
+        low_res_time_frequencies: int | None = 16,
         encoder_hid_dim: int = 768,
         num_text_layers: int = 1,
         text_conditioned: bool = True,
@@ -176,8 +178,10 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
     def _build_conditioning(self) -> None:
         config = self.config
         T, D = self.conditioning_dim, config.cross_attention_dim
-        self.noise_embedding = self._noise_embedding()
-        self.low_res_noise_embedding = self._noise_embedding() if config.low_res_channels else None
+        self.noise_embedding = self._noise_embedding(config.time_frequencies)
+        self.low_res_noise_embedding = None
+        if config.low_res_channels:
+            self.low_res_noise_embedding = self._noise_embedding(config.low_res_time_frequencies)
         self.null_text_tokens = nn.Parameter(torch.randn(1, config.text_max_length, D))
         self.null_text_vector = nn.Parameter(torch.randn(1, T))
         self.text_proj, self.text_resampler, self.text_vector = None, None, None
@@ -190,9 +194,8 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
             self.text_vector = TextVector(D, T)
         self.norm_tokens = nn.LayerNorm(D)
 
-    def _noise_embedding(self) -> NoiseEmbedding:
+    def _noise_embedding(self, frequencies: int | None) -> NoiseEmbedding:
         config = self.config
-        frequencies = config.time_frequencies
         sinusoids = FixedSinusoids(config.base_channels) if frequencies is None else LearnedSinusoids(frequencies)
         return NoiseEmbedding(sinusoids, self.conditioning_dim, config.num_time_tokens, config.cross_attention_dim)
 

@@ -40,7 +40,7 @@ def low_res_condition(config: Any, noise_level: Tensor) -> Tensor:
     angle = noise_level.double() * (math.pi / 2)
     log_snr = 2 * (angle.cos().log() - angle.sin().log())
     kind = config.low_res_noise_schedule
-    if config.noise_condition == "step":
+    if config.low_res_time_frequencies is None:
         return step_at(log_snr, kind, config.num_train_timesteps)
     return log_snr.clamp(log_snr_at(kind, 1), log_snr_at(kind, 0)).float()
 

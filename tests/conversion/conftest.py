@@ -37,3 +37,9 @@ def make_state():
 @pytest.fixture
 def make_inputs():
     return FORMULAS["inputs_by_formula"]
+
+
+@pytest.fixture
+def minimagen():
+    """The same of MinImagen 0.0.9."""
+    return json.loads((REFERENCES / "minimagen-0.0.9.json").read_text(encoding="utf-8"))

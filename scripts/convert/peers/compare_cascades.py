@@ -80,8 +80,12 @@ def compare_cascades(peer: ModuleType) -> dict[str, tuple[float, float | None]]:
                 name = f"{objective}, {schedules[0]}, guidance {scale}"
                 arguments = {"pred_objectives": objective, "noise_schedules": schedules}
                 outcomes[name] = _compare_imagen(peer, arguments, scale)
-    outcomes["noise, static thresholding, low-res cosine"] = _compare_imagen(
-        peer, {"dynamic_thresholding": False, "lowres_noise_schedule": "cosine"}, 3.0
+    linear = {"noise_schedules": ("linear", "linear")}
+    outcomes["noise, linear, static thresholding"] = _compare_imagen(
+        peer, linear | {"dynamic_thresholding": False}, 3.0
+    )
+    outcomes["noise, linear, low-res cosine"] = _compare_imagen(
+        peer, linear | {"lowres_noise_schedule": "cosine"}, 3.0
     )
     for scale in (1.0, 3.0):
         outcomes[f"elucidated, guidance {scale}"] = _compare_elucidated(peer, scale)

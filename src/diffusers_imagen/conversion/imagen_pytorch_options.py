@@ -148,7 +148,7 @@ def settle(
         own = _unet_values(given, stored, number)
         for name in names:
             fill(name, own, f"unets.{number}.{name}")
-        unets.append(own)
+        unets.append({name: value for name, value in own.items() if value is not None})
     if missing:
         raise ValueError(_question(missing))
     _check_shared(shared, len(undecided))

@@ -70,6 +70,7 @@ def infer_config(state: State, options: Mapping[str, Any]) -> dict[str, Any]:
         "init_channels": init_channels,
         "init_kernel_sizes": kernels,
         "init_cross_embed": "init_conv.weight" not in state,
+        "stem_block": "init_resnet_block.block1.project.weight" in state,
         "block_out_channels": widths,
         "layers_per_block": tuple(_count(state, rf"downs\.{i}\.2\.(\d+)\.") for i in range(len(widths))),
         "attention_types": layer_types,

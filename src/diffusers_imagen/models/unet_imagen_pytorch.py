@@ -29,7 +29,7 @@ from diffusers_imagen.models.unet_imagen_pytorch_conditioning import (
     TextVector,
     placed_tokens,
 )
-from diffusers_imagen.models.unet_imagen_pytorch_config import check_config
+from diffusers_imagen.models.unet_imagen_pytorch_config import check_config, check_inputs
 from diffusers_imagen.models.unet_imagen_pytorch_levels import (
     DownLevel,
     UpLevel,
@@ -57,6 +57,7 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         init_channels: channels after the first convolution.
         init_kernel_sizes: sides of the first convolutions.
         init_cross_embed: whether the first convolution is several side by side.
+        stem_block: whether a residual block follows it.
         block_out_channels: channels of each level, the finest first.
         layers_per_block: plain residual blocks of each level, beside the one that attends to text.
         attention_types: transformer of each level: "none", "self" or "linear".
@@ -124,6 +125,7 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         init_channels: int = 128,
         init_kernel_sizes: tuple[int, ...] = (3, 7, 15),
         init_cross_embed: bool = True,
+        stem_block: bool = False,
         block_out_channels: tuple[int, ...] = (128, 256, 512, 1024),
         layers_per_block: tuple[int, ...] = (1, 1, 1, 1),
         attention_types: tuple[str, ...] = ("self", "self", "self", "self"),
@@ -211,7 +213,7 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         else:
             self.conv_in = nn.Conv2d(inputs, config.init_channels, kernels[0], padding=kernels[0] // 2)
         self.init_block = None
-        if config.memory_efficient:
+        if config.stem_block:
             self.init_block = ResBlock(
                 config.init_channels, config.init_channels, T, groups_of(config, 0), None, config.global_context
             )
@@ -304,7 +306,7 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         Raises:
             ValueError: a size that cannot be halved often enough, or an input that is missing or unknown.
         """
-        self._check_inputs(sample, low_res, low_res_timestep, self_condition, condition_image)
+        check_inputs(self, sample, low_res, low_res_timestep, self_condition, condition_image)
         dtype = self.norm_tokens.weight.dtype
         conditioning, tokens = self.noise_embedding(_per_row(timestep, sample))
         if self.low_res_noise_embedding is not None and low_res_timestep is not None:
@@ -352,34 +354,6 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         if self.config.final_low_res and low_res is not None:
             x = torch.cat([x, low_res.to(x.dtype)], dim=1)
         return self.conv_out(x)
-
-    def _check_inputs(
-        self,
-        sample: Tensor,
-        low_res: Tensor | None,
-        low_res_timestep: Tensor | float | None,
-        self_condition: Tensor | None,
-        condition_image: Tensor | None,
-    ) -> None:
-        multiple = self.size_multiple
-        if sample.shape[-2] % multiple or sample.shape[-1] % multiple:
-            raise ValueError(
-                f"`sample` is {sample.shape[-2]} x {sample.shape[-1]} pixels, but this U-Net takes multiples of "
-                f"{multiple}; resize or pad it."
-            )
-        config = self.config
-        takes_low_res = config.low_res_channels > 0
-        for name, value, taken in (
-            ("low_res", low_res, takes_low_res),
-            ("low_res_timestep", low_res_timestep, takes_low_res),
-            ("condition_image", condition_image, config.condition_image_channels > 0),
-        ):
-            if (value is not None) != taken:
-                raise ValueError(
-                    f"`{name}` is {'missing' if taken else 'given'}, but this U-Net {'needs' if taken else 'takes no'} one."
-                )
-        if self_condition is not None and not config.self_condition:
-            raise ValueError("`self_condition` is given, but this U-Net was trained without.")
 
 
 def _per_row(value: Tensor | float, sample: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusers_imagen.models.unet_imagen_pytorch_attention import CrossAttention, LinearCrossAttention
+from diffusers_imagen.models.unet_imagen_pytorch_attention import CrossAttention
 
 
 class ChannelRMSNorm(nn.Module):
@@ -85,7 +85,7 @@ class ResBlock(nn.Module):
         out_channels: int,
         conditioning_dim: int,
         num_groups: int | None,
-        cross_attention: CrossAttention | LinearCrossAttention | None = None,
+        cross_attention: CrossAttention | None = None,
         global_context: bool = False,
     ) -> None:
         super().__init__()

@@ -1,7 +1,9 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Checks of the configuration of imagen-pytorch's U-Net, made before any layer is. Called by the U-Net."""
+"""Checks of the configuration and of the inputs of imagen-pytorch's U-Net. Called by the U-Net before anything else."""
 
 from typing import Any
+
+from torch import Tensor
 
 from diffusers_imagen.diffusion.noise import check_prediction_type
 
@@ -67,3 +69,36 @@ def _check_noise(config: Any) -> None:
         )
     if config.noise_condition == "step" and (config.num_train_timesteps is None or config.sigma_data is not None):
         raise ValueError('`noise_condition` "step" needs `num_train_timesteps` and no `sigma_data`.')
+
+
+def check_inputs(
+    unet: Any,
+    sample: Tensor,
+    low_res: Tensor | None,
+    low_res_timestep: Tensor | float | None,
+    self_condition: Tensor | None,
+    condition_image: Tensor | None,
+) -> None:
+    """Refuse inputs of `forward` that do not fit the U-Net, the arguments being those of `forward`.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    multiple, config = unet.size_multiple, unet.config
+    if sample.shape[-2] % multiple or sample.shape[-1] % multiple:
+        raise ValueError(
+            f"`sample` is {sample.shape[-2]} x {sample.shape[-1]} pixels, but this U-Net takes multiples of "
+            f"{multiple}; resize or pad it."
+        )
+    takes_low_res = config.low_res_channels > 0
+    for name, value, taken in (
+        ("low_res", low_res, takes_low_res),
+        ("low_res_timestep", low_res_timestep, takes_low_res),
+        ("condition_image", condition_image, config.condition_image_channels > 0),
+    ):
+        if (value is not None) != taken:
+            raise ValueError(
+                f"`{name}` is {'missing' if taken else 'given'}, but this U-Net {'needs' if taken else 'takes no'} one."
+            )
+    if self_condition is not None and not config.self_condition:
+        raise ValueError("`self_condition` is given, but this U-Net was trained without.")

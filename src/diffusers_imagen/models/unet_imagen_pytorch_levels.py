@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from diffusers_imagen.models.unet_imagen_pytorch_attention import (
     AttentionShape,
     CrossAttention,
-    LinearCrossAttention,
-    LinearTransformer,
     Similarity,
     Transformer,
 )
@@ -25,6 +23,7 @@ from diffusers_imagen.models.unet_imagen_pytorch_blocks import (
     UnshuffleDownsample,
     WidenConv,
 )
+from diffusers_imagen.models.unet_imagen_pytorch_linear import LinearCrossAttention, LinearTransformer
 
 # Of the blocks in the middle, whatever the heads elsewhere.
 _MIDDLE_HEADS, _MIDDLE_HEAD_DIM = 8, 64

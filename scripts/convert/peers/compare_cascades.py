@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from compare_unets import liven
+from compare_unets import liven, soften
 from diffusers import DDPMScheduler
 from import_peer import TEXT_WIDTH
 from torch import Tensor, nn
@@ -97,6 +97,7 @@ def make_unets(peer: ModuleType) -> list[nn.Module]:
     unets = [peer.Unet(**_UNET), peer.Unet(**_UNET, lowres_cond=True, memory_efficient=True)]
     for unet in unets:
         liven(unet)
+        soften(unet)
         unet.eval()
     return unets
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compare_unets import Outcome, difference, liven
+from compare_unets import Outcome, difference, liven, soften
 from diffusers import DDPMScheduler
 from import_peer import TEXT_WIDTH, import_peer
 from torch import nn
@@ -23,7 +23,7 @@ from diffusers_imagen.conversion.imagen_pytorch import ConvertedCascade, export_
 from diffusers_imagen.conversion.minimagen import convert_minimagen, read_minimagen
 from diffusers_imagen.pipelines.converted_cascade import converted_cascade, converted_unet
 
-_SIDE, _STEPS = 16, 20
+_SIDE, _STEPS = 16, 25
 _PLAIN: dict[str, Any] = {"dim": 16, "dim_mults": (1, 2), "text_embed_dim": TEXT_WIDTH, "attn_heads": 2}
 _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -80,6 +80,7 @@ def _base_pictures(folder: Path, scale: float) -> float:
     torch.manual_seed(0)
     unet = import_peer(folder, "minimagen.Unet").Unet(**_PLAIN).eval()
     liven(unet)
+    soften(unet)
     imagen_class = import_peer(folder, "minimagen.Imagen").Imagen
     theirs = imagen_class(
         (unet,), text_encoder_name="t5_small", text_embed_dim=TEXT_WIDTH, image_sizes=(_SIDE,), timesteps=_STEPS

@@ -196,5 +196,5 @@ def _stage_report(name: str, config: Mapping[str, Any], state: Mapping[str, Tens
     return (
         f"{name}: {len(state)} tensors, {count / 1e6:.1f}M parameters, {source} weights, layout of release "
         f"{config['source_release']}; {config['sample_size']} px, widths {tuple(config['block_out_channels'])}, "
-        f"{config['prediction_type']}"
+        f"{config['prediction_type']}{'; self-conditioned, drawn without' if config['self_condition'] else ''}"
     )

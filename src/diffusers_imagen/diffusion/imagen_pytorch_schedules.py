@@ -58,7 +58,8 @@ def discrete_log_snrs(kind: ScheduleKind, num_steps: int) -> Tensor:
         places = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
         cosines = torch.cos((places + _OFFSET) / (1 + _OFFSET) * math.pi / 2) ** 2
         betas = (1 - cosines[1:] / cosines[:-1]).clamp(0, 0.999)
-    signal = torch.cumprod(1 - betas, 0)
+    # 20 linear steps end at a beta of 1.
+    signal = torch.cumprod(1 - betas, 0).clamp(min=torch.finfo(torch.float32).tiny)
     return torch.log(signal) - torch.log1p(-signal)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -107,27 +106,66 @@ def test_another_cascade_has_no_way_back(cascade_parts):
         exported_state_dict(ImagenCascadePipeline(**cascade_parts, **schedulers))
 
 
-def run(*arguments):
-    command = [sys.executable, ROOT / "scripts" / "convert" / "convert_imagen_pytorch.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a converter as its command line does; returns what it printed and the error that it ended with."""
+
+    def run(script, *arguments):
+        folder = ROOT / "scripts" / "convert"
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        error = None
+        try:
+            runpy.run_path(str(folder / script), run_name="__main__")
+        except SystemExit as ended:
+            error = str(ended.code)
+        return capsys.readouterr().out, error
+
+    return run
 
 
-@pytest.mark.slow
-def test_the_command_asks_reports_and_writes_all_or_nothing(state, tmp_path):
+def test_the_command_asks_for_what_the_weights_cannot_tell(state, tmp_path, command):
     torch.save(state, tmp_path / "imagen.pt")
-    before = sorted(path.name for path in tmp_path.iterdir())
-    asked = run(tmp_path / "imagen.pt", tmp_path / "out")
-    assert asked.returncode == 1
-    assert "image_sizes: no usual value" in asked.stderr
-    assert "pred_objectives: usually 'noise'" in asked.stderr
+    _, error = command("convert_imagen_pytorch.py", tmp_path / "imagen.pt", tmp_path / "out")
+    assert "image_sizes: no usual value" in error
+    assert "pred_objectives: usually 'noise'" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_reports_and_writes_nothing(state, tmp_path, command):
+    torch.save(state, tmp_path / "imagen.pt")
+    options = ("--set", "image_sizes=[8,16]", "--usual", "--dry-run")
+    printed, error = command("convert_imagen_pytorch.py", tmp_path / "imagen.pt", tmp_path / "out", *options)
+    assert error is None
+    assert "layout of release 2.0" in printed
+    assert "nothing written" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["imagen.pt"]
+
+
+def test_the_commands_write_a_cascade_and_its_state_dict_back(state, tmp_path, command):
+    torch.save(state, tmp_path / "imagen.pt")
     arguments = (tmp_path / "imagen.pt", tmp_path / "out", "--set", "image_sizes=[8,16]", "--usual")
-    dry = run(*arguments, "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    assert "layout of release 2.0" in dry.stdout
-    assert "nothing written" in dry.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-    assert run(*arguments).returncode == 0
-    assert (tmp_path / "out" / "model_index.json").is_file()
-    again = run(*arguments)
-    assert again.returncode == 1
-    assert "holds something already" in again.stderr
+    printed, error = command("convert_imagen_pytorch.py", *arguments)
+    assert error is None
+    assert "usual values taken for: elucidated" in printed
+    _, error = command("convert_imagen_pytorch.py", *arguments)
+    assert "holds something already" in error
+    command("export_imagen_pytorch.py", tmp_path / "out", tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert set(back) == set(state)
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back.pt", "imagen.pt", "out"]
+
+
+def test_a_conversion_that_fails_while_it_writes_leaves_nothing(state, tmp_path, command, monkeypatch):
+    torch.save(state, tmp_path / "imagen.pt")
+
+    def fail(pipeline, folder):
+        (folder / "half").mkdir()
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(ImagenCascadePipeline, "save_pretrained", fail)
+    options = ("--set", "image_sizes=[8,16]", "--usual")
+    with pytest.raises(OSError, match="the disk is full"):
+        command("convert_imagen_pytorch.py", tmp_path / "imagen.pt", tmp_path / "out", *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["imagen.pt"]

@@ -130,6 +130,16 @@ def test_a_spare_input_of_three_channels_is_asked_about(latest, make_state):
         assert (config["self_condition"], config["condition_image_channels"]) == (self_cond, spare)
 
 
+def test_the_plain_attention_to_text_goes_before_the_linear_one_in_old_releases(latest, first, make_state):
+    unets = (UnetOptions(use_linear_cross_attn=True, layer_cross_attns=(True, False)),) * 2
+    options = ImagenOptions(image_sizes=(8, 16), unets=unets)
+    kinds = [
+        converted(make_state(reference["shapes"]), options).stages["base"].config["cross_attention_types"]
+        for reference in (first, latest)
+    ]
+    assert kinds == [("softmax", "linear"), ("linear", "linear")]
+
+
 def test_the_report_says_what_was_assumed(latest, make_state):
     report = "\n".join(converted(make_state(latest["shapes"])).report)
     assert "layout of release 2.0" in report

@@ -164,7 +164,10 @@ def _attention_types(state: State) -> tuple[str, ...]:
 
 
 def _cross_attention_types(state: State, options: Mapping[str, Any], levels: int) -> tuple[str, ...]:
-    linear = _by_level(options.get("use_linear_cross_attn", False), levels)
+    wanted, plain = options.get("use_linear_cross_attn", False), options.get("layer_cross_attns")
+    linear = _by_level(wanted, levels)
+    if plain is not None and _downsample_type(state) == "strided":
+        linear = tuple(bool(wanted) and not is_plain for is_plain in _by_level(plain, levels))
     present = _level_types(state, "{}.1.cross_attn.to_q.weight")
     return tuple(
         ("linear" if is_linear else "softmax") if is_present else "none"

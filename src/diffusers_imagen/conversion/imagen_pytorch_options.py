@@ -20,6 +20,8 @@ class UnetOptions:
     """Whether skip connections are scaled by 1 / sqrt(2)."""
     use_linear_cross_attn: bool | Sequence[bool] | None = None
     """Whether the attention to text is the linear one."""
+    layer_cross_attns: bool | Sequence[bool] | None = None
+    """Which levels have the plain one, which goes before the linear one up to release 1.10."""
     resnet_groups: int | Sequence[int] | None = None
     """Groups of the norms, up to release 1.26."""
     cosine_sim_attn: bool | None = None
@@ -176,7 +178,7 @@ def unet_options(parameters: Mapping[str, Any]) -> UnetOptions:
     defaults = {name: USUAL[name] for name in names if name in USUAL}
     given = {name: parameters[name] for name in names if name in parameters}
     # In its class, unlike in `USUAL`, the default is none.
-    return UnetOptions(**(defaults | {"self_cond": False} | given))
+    return UnetOptions(**(defaults | {"self_cond": False, "layer_cross_attns": True} | given))
 
 
 def by_stage(name: str, value: Any, stages: int) -> list[Any]:

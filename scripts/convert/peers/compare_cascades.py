@@ -11,6 +11,7 @@ Called by `check_against_imagen_pytorch.py`.
 import contextlib
 import inspect
 import io
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -140,7 +141,10 @@ def _compare_imagen(peer: ModuleType, arguments: dict[str, Any], scale: float) -
             guidance_scale={"base": scale, "sr_1": scale},
             output_type="latent",
         ).stages
-    pairs = zip(drawn.values(), expected, strict=True)
+    pairs = list(zip(drawn.values(), expected, strict=True))
+    if "normalize_img)(lowres_cond_img" in inspect.getsource(peer.Imagen.p_sample_loop):
+        # Old releases noise the smaller picture before they bring it to [-1, 1], in sampling alone: the base is compared.
+        pairs = pairs[:1]
     pictures = max(float((picture - (2 * their - 1)).abs().max()) for picture, their in pairs)
     return max(repeat.differences, default=float("nan")), pictures
 
@@ -193,6 +197,8 @@ class _Repeat:
 
 
 def _converted(theirs: nn.Module, options: ImagenOptions) -> ImagenCascadePipeline:
+    # Its default has changed between releases.
+    options = replace(options, dynamic_thresholding_percentile=theirs.dynamic_thresholding_percentile)
     pipeline = converted_cascade(convert_imagen_pytorch([find_unets(theirs.state_dict())], options, usual=True))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
     from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
     from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
+    from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
     from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
     from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
 
@@ -25,6 +26,7 @@ __all__ = [
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
+    "ImagenPytorchUNet2DConditionModel",
     "ImagenUNet2DConditionModel",
     "UNetAutoGuidance",
     "__version__",
@@ -36,6 +38,7 @@ _SOURCES = {
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
     "ImagenCascadeOutput": "diffusers_imagen.pipelines.pipeline_output",
     "ImagenCascadePipeline": "diffusers_imagen.pipelines.pipeline_imagen_cascade",
+    "ImagenPytorchUNet2DConditionModel": "diffusers_imagen.models.unet_imagen_pytorch",
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "UNetAutoGuidance": "diffusers_imagen.guiders.unet_auto_guidance",
     "builtin_path": "diffusers_imagen.builtin.library",

@@ -28,6 +28,7 @@ PACKAGE = "diffusers_imagen"
 REMOTE_CODE = "diffusers_imagen_remote"
 _MODELS = {
     "DeepFloydUNet2DConditionModel": "diffusers_imagen.models.unet_deepfloyd",
+    "ImagenPytorchUNet2DConditionModel": "diffusers_imagen.models.unet_imagen_pytorch",
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
 }

@@ -21,6 +21,7 @@ PUBLIC = [
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
+    "ImagenPytorchUNet2DConditionModel",
     "ImagenUNet2DConditionModel",
     "UNetAutoGuidance",
     "__version__",

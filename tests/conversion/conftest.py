@@ -1,5 +1,9 @@
-"""Small original checkpoints of DeepFloyd IF: a config.yml's settings and random weights under the original names."""
+"""Small original checkpoints of DeepFloyd IF: a config.yml's settings and random weights under the original names. And
+what imagen-pytorch itself gave for weights by formula, and those formulas.
+"""
 
+import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,10 @@ import yaml
 from diffusers import UNet2DConditionModel
 
 from diffusers_imagen.conversion.deepfloyd_if import restore, unet_config
+
+HERE = Path(__file__).parent
+REFERENCES = HERE / "references"
+FORMULAS = runpy.run_path(str(HERE / "formulas.py"))
 
 COMMON = {
     "out_channels": 6,
@@ -107,3 +115,37 @@ def original_folder(tmp_path: Path, original: Callable[..., Any]) -> Callable[..
         return folder
 
     return make
+
+
+@pytest.fixture(params=sorted(path.stem for path in REFERENCES.glob("*.json")))
+def reference(request):
+    """A release's U-Nets: names and shapes of a base and an enlargement, and what the enlargement predicts."""
+    return json.loads((REFERENCES / f"{request.param}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def latest():
+    """The same of imagen-pytorch 2.1.0."""
+    return json.loads((REFERENCES / "imagen-pytorch-2.1.0.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def first():
+    """The same of imagen-pytorch 1.0.2."""
+    return json.loads((REFERENCES / "imagen-pytorch-1.0.2.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def make_state():
+    return FORMULAS["by_formula"]
+
+
+@pytest.fixture
+def make_inputs():
+    return FORMULAS["inputs_by_formula"]
+
+
+@pytest.fixture
+def minimagen():
+    """The same of MinImagen 0.0.9."""
+    return json.loads((REFERENCES / "minimagen-0.0.9.json").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from PIL import Image
 
 from diffusers_imagen.diffusion.resize import resize
 
-every_mode = pytest.mark.parametrize("mode", ["bicubic", "bilinear", "bilinear_align_corners"])
+every_mode = pytest.mark.parametrize("mode", ["bicubic", "bilinear", "bilinear_align_corners", "nearest"])
 
 
 def noise_image(*shape, scale=0.3):
@@ -72,5 +72,10 @@ def test_type_stays(mode, dtype):
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="`mode` is 'nearest'; choose one of bicubic, bilinear, bilinear_align"):
-        resize(torch.zeros(1, 3, 8, 8), (4, 4), "nearest")
+    with pytest.raises(ValueError, match="`mode` is 'area'; choose one of bicubic, bilinear, bilinear_align"):
+        resize(torch.zeros(1, 3, 8, 8), (4, 4), "area")
+
+
+def test_nearest_repeats_pixels_as_imagen_pytorch_does():
+    image = noise_image(1, 3, 4, 4)
+    assert torch.equal(resize(image, (8, 12), "nearest"), image.repeat_interleave(2, 2).repeat_interleave(3, 3))

@@ -4,20 +4,20 @@
 Files and PIL images are the concern of the layers above, which all call this one function.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ResizeMode = Literal["bicubic", "bilinear", "bilinear_align_corners"]
+ResizeMode = Literal["bicubic", "bilinear", "bilinear_align_corners", "nearest"]
 
 
 def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode = "bicubic") -> Tensor:
     """Resize images, smaller ones without aliasing.
 
     "bicubic" and "bilinear" widen their filter when they shrink, as Pillow does. "bilinear_align_corners" is what
-    DeepFloyd IF's enlargement stages were trained with; it does not widen.
+    DeepFloyd IF's enlargement stages were trained with, "nearest" imagen-pytorch's; these do not widen.
 
     Args:
         image: Images (B, C, H, W), any floating type.
@@ -38,6 +38,8 @@ def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode = "bicubic") -
         resized = F.interpolate(precise, size, mode="bilinear", align_corners=False, antialias=True)
     elif mode == "bilinear_align_corners":
         resized = F.interpolate(precise, size, mode="bilinear", align_corners=True)
+    elif mode == "nearest":
+        resized = F.interpolate(precise, size, mode="nearest")
     else:
-        raise ValueError(f"`mode` is {mode!r}; choose one of bicubic, bilinear, bilinear_align_corners.")
+        raise ValueError(f"`mode` is {mode!r}; choose one of {', '.join(get_args(ResizeMode))}.")
     return resized.to(image.dtype)

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from diffusers_imagen.diffusion.augmentation import noise_low_res
 from diffusers_imagen.models.stage_deepfloyd import DeepFloydStageModel, deepfloyd_shape
+from diffusers_imagen.models.stage_imagen_pytorch import ImagenPytorchStageModel
 from diffusers_imagen.models.stage_protocol import Prediction, StageModel, StageShape
 from diffusers_imagen.models.unet import ImagenUNet, TextMemo
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
+from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 
 __all__ = ["ImagenStageModel", "Prediction", "StageModel", "StageShape", "stage_model_for", "stage_shape"]
 
@@ -70,7 +72,7 @@ def stage_shape(unet: Any) -> StageShape:
     """
     if isinstance(unet, DeepFloydUNet2DConditionModel):
         return deepfloyd_shape(unet)
-    if isinstance(unet, ImagenUNet):
+    if isinstance(unet, ImagenUNet | ImagenPytorchUNet2DConditionModel):
         config = unet.config
         return StageShape(
             channels=config.in_channels,
@@ -80,7 +82,8 @@ def stage_shape(unet: Any) -> StageShape:
         )
     raise ValueError(
         f"`unet` is a {type(unet).__name__}, which cannot be driven; use ImagenUNet2DConditionModel for the base and "
-        "EfficientUNet2DConditionModel for enlargements, or DeepFloydUNet2DConditionModel for DeepFloyd IF's."
+        "EfficientUNet2DConditionModel for enlargements, DeepFloydUNet2DConditionModel for DeepFloyd IF's, or converted "
+        "ones."
     )
 
 
@@ -102,4 +105,4 @@ def stage_model_for(unet: Any, noise: Mapping[str, Any] | None = None) -> StageM
         raise ValueError(
             f"`noise` is {noise}, but {type(unet).__name__} says in its own config what it was trained on; leave it."
         )
-    return ImagenStageModel(unet)
+    return ImagenStageModel(unet) if isinstance(unet, ImagenUNet) else ImagenPytorchStageModel(unet, stage_shape(unet))

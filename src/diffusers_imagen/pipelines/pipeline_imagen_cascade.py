@@ -18,6 +18,7 @@ from diffusers_imagen.models.stage_model import stage_shape
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
+from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 from diffusers_imagen.pipelines.call_checks import (
     Prompt,
     Size,
@@ -114,11 +115,17 @@ class ImagenCascadePipeline(StoredPipeline):
         self,
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: PreTrainedModel | None,
-        unet: ImagenUNet2DConditionModel | DeepFloydUNet2DConditionModel,
+        unet: ImagenUNet2DConditionModel | DeepFloydUNet2DConditionModel | ImagenPytorchUNet2DConditionModel,
         scheduler: SchedulerMixin,
-        sr_unet_1: EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel | None,
+        sr_unet_1: EfficientUNet2DConditionModel
+        | DeepFloydUNet2DConditionModel
+        | ImagenPytorchUNet2DConditionModel
+        | None,
         sr_scheduler_1: SchedulerMixin | None,
-        sr_unet_2: EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel | None,
+        sr_unet_2: EfficientUNet2DConditionModel
+        | DeepFloydUNet2DConditionModel
+        | ImagenPytorchUNet2DConditionModel
+        | None,
         sr_scheduler_2: SchedulerMixin | None,
         stages: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,

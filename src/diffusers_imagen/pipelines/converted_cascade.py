@@ -1,0 +1,116 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Make a cascade of what `conversion` gave, and take one apart again. Called by the converters' scripts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, EDMEulerScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diffusers_imagen.conversion.imagen_pytorch import ConvertedCascade, ConvertedStage, export_imagen_pytorch
+from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from diffusers_imagen.pipelines.stage_settings import STAGES
+
+
+def converted_unet(stage: ConvertedStage) -> ImagenPytorchUNet2DConditionModel:
+    """Return a stage's U-Net, in evaluation mode, with the very tensors that the conversion holds.
+
+    Args:
+        stage: its configuration and weights.
+
+    Raises:
+        ValueError: weights that are missing, unknown or of a wrong shape.
+    """
+    with torch.device("meta"):
+        unet = ImagenPytorchUNet2DConditionModel(**stage.config)
+    wanted = {name: tensor.shape for name, tensor in unet.state_dict().items()}
+    missing, unknown = sorted(set(wanted) - set(stage.state)), sorted(set(stage.state) - set(wanted))
+    misshapen = [name for name, shape in wanted.items() if name in stage.state and stage.state[name].shape != shape]
+    for kind, names in (("missing", missing), ("unknown", unknown), ("of a wrong shape", misshapen)):
+        if names:
+            raise ValueError(f"{len(names)} weights are {kind}, such as {', '.join(names[:3])}; no cascade was made.")
+    unet.load_state_dict(stage.state, assign=True)
+    return unet.eval()
+
+
+def converted_cascade(
+    converted: ConvertedCascade,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    text_encoder: PreTrainedModel | None = None,
+) -> ImagenCascadePipeline:
+    """Return the cascade of a conversion.
+
+    Args:
+        converted: its stages.
+        tokenizer: of the text encoder; `None` for a cascade that is given text states.
+        text_encoder: the one that the U-Nets were trained with, T5 mostly.
+
+    Raises:
+        ValueError: as `converted_unet`, or an encoder of another width.
+    """
+    _check_encoder(converted, text_encoder)
+    parts: dict[str, Any] = dict.fromkeys(["sr_unet_1", "sr_scheduler_1", "sr_unet_2", "sr_scheduler_2"])
+    for name, stage in converted.stages.items():
+        unet_part = "unet" if name == "base" else name.replace("sr_", "sr_unet_")
+        parts[unet_part] = converted_unet(stage)
+        parts[unet_part.replace("unet", "scheduler")] = _scheduler(stage.config)
+    return ImagenCascadePipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        stages={name: dict(stage.settings) for name, stage in converted.stages.items()},
+        text=dict(converted.text),
+        **parts,
+    )
+
+
+def exported_state_dict(pipeline: ImagenCascadePipeline) -> dict[str, Tensor]:
+    """Return a converted cascade's weights as `Imagen.load_state_dict` of their own release takes them.
+
+    Args:
+        pipeline: made by `converted_cascade`, or loaded.
+
+    Raises:
+        ValueError: a cascade with other U-Nets.
+    """
+    unets = zip(STAGES, (pipeline.unet, pipeline.sr_unet_1, pipeline.sr_unet_2), strict=True)
+    stages: dict[str, tuple[Mapping[str, Any], Mapping[str, Tensor]]] = {}
+    for name, unet in unets:
+        if unet is None:
+            continue
+        if not isinstance(unet, ImagenPytorchUNet2DConditionModel):
+            raise ValueError(
+                f"`pipeline` has a {type(unet).__name__} as {name!r}; only ImagenPytorchUNet2DConditionModel has a "
+                "counterpart in imagen-pytorch."
+            )
+        stages[name] = (unet.config, unet.state_dict())
+    return export_imagen_pytorch(stages)
+
+
+def _check_encoder(converted: ConvertedCascade, text_encoder: PreTrainedModel | None) -> None:
+    if text_encoder is None:
+        return
+    found = text_encoder.config.get_text_config().hidden_size
+    for name, stage in converted.stages.items():
+        if stage.config["text_conditioned"] and stage.config["encoder_hid_dim"] != found:
+            raise ValueError(
+                f"`text_encoder` gives states of width {found}, but {name!r} was trained with "
+                f"{stage.config['encoder_hid_dim']}; give the encoder that it was trained with."
+            )
+
+
+def _scheduler(config: Mapping[str, Any]) -> SchedulerMixin:
+    """Return the scheduler that is nearest to the sampling in imagen-pytorch."""
+    if config.get("sigma_data") is not None:
+        return EDMEulerScheduler(
+            sigma_min=float(torch.tensor(-config["log_snr_max"] / 2).exp()),
+            sigma_max=float(torch.tensor(-config["log_snr_min"] / 2).exp()),
+            sigma_data=config["sigma_data"],
+            prediction_type="epsilon",
+        )
+    betas = {"beta_schedule": "squaredcos_cap_v2"} if config["noise_schedule"] == "cosine" else {"beta_end": 0.02}
+    # The clean picture is what the loop gives it; written as noise, it would lose digits where there is little of it.
+    return DDPMScheduler(**betas, prediction_type="sample", clip_sample=False, timestep_spacing="trailing")

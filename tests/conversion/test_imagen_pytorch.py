@@ -1,0 +1,147 @@
+"""Conversion of whole cascades, against names, shapes and predictions that imagen-pytorch itself gave."""
+
+import pytest
+import torch
+
+from diffusers_imagen.conversion.imagen_pytorch import convert_imagen_pytorch, export_imagen_pytorch
+from diffusers_imagen.conversion.imagen_pytorch_checkpoint import find_unets
+from diffusers_imagen.conversion.imagen_pytorch_options import ImagenOptions, UnetOptions
+from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+
+SIZES = ImagenOptions(image_sizes=(8, 16))
+
+
+def converted(state, options=SIZES):
+    return convert_imagen_pytorch([find_unets(state)], options, usual=True)
+
+
+def unet_of(stage):
+    unet = ImagenPytorchUNet2DConditionModel(**stage.config)
+    unet.load_state_dict(stage.state)
+    return unet.eval()
+
+
+@torch.no_grad()
+def test_a_converted_u_net_predicts_what_its_own_release_does(reference, make_state, make_inputs):
+    unet = unet_of(converted(make_state(reference["shapes"])).stages["sr_1"])
+    given = make_inputs(8, unet.config.encoder_hid_dim)
+    arguments = (given["x"], given["time"], given["text_embeds"])
+    low_res = {"low_res": given["lowres_cond_img"], "low_res_timestep": given["lowres_noise_times"]}
+    for name, mask in (("prediction", given["text_mask"]), ("without_text", given["text_mask"] & False)):
+        expected = torch.tensor(reference[name])
+        found = unet(*arguments, mask, **low_res).sample.flatten()[::16]
+        assert expected.std() > 1e-2
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_way_back_gives_the_same_names_and_tensors_to_the_bit(reference, make_state):
+    state = make_state(reference["shapes"])
+    stages = converted(state).stages
+    back = export_imagen_pytorch({name: (stage.config, stage.state) for name, stage in stages.items()})
+    assert set(back) == set(state)
+    for name, tensor in state.items():
+        assert back[name].shape == tensor.shape
+        assert torch.equal(back[name], tensor), name
+
+
+def test_tensors_are_not_copied(latest, make_state):
+    state = make_state(latest["shapes"])
+    places = {tensor.data_ptr() for tensor in state.values()}
+    assert {t.data_ptr() for stage in converted(state).stages.values() for t in stage.state.values()} == places
+
+
+@pytest.mark.parametrize("name", ["downs.0.1.surprise", "mid_attn.layers.0.2.weight", "colour"])
+def test_an_extra_weight_is_refused_by_name(latest, make_state, name):
+    state = make_state(latest["shapes"]) | {f"unets.1.{name}": torch.ones(4, 4)}
+    with pytest.raises(RuntimeError, match=rf"Unexpected key.*{name.split('.')[-1]}"):
+        unet_of(converted(state).stages["sr_1"])
+
+
+def test_a_missing_weight_is_seen_by_the_strict_loading(latest, make_state):
+    state = make_state(latest["shapes"])
+    del state[
+        "unets.1.mid_block2.film" if "unets.1.mid_block2.film" in state else "unets.1.mid_block2.time_mlp.1.bias"
+    ]
+    with pytest.raises(RuntimeError, match=r"Missing key.*mid_block2\.film\.bias"):
+        unet_of(converted(state).stages["sr_1"])
+
+
+def test_a_constant_that_is_none_is_refused(make_state, first):
+    state = make_state(first["shapes"])
+    name = next(name for name in state if name.endswith(".beta"))
+    state[name] = state[name] + 1
+    with pytest.raises(ValueError, match=r"is not zero, though nothing ever changes it"):
+        converted(state)
+
+
+def test_objectives_and_schedules_become_the_noise_process(latest, make_state):
+    options = ImagenOptions(image_sizes=(8, 16), pred_objectives=("v", "x_start"), noise_schedules=("linear",))
+    stages = converted(make_state(latest["shapes"]), options).stages
+    assert [stage.config["prediction_type"] for stage in stages.values()] == ["v_prediction", "sample"]
+    assert [stage.config["noise_schedule"] for stage in stages.values()] == ["linear", "cosine"]
+    assert stages["base"].config["log_snr_max"] == pytest.approx(9.2103, abs=1e-4)
+    assert stages["sr_1"].config["log_snr_max"] == pytest.approx(8.7693, abs=1e-4)
+
+
+def test_an_elucidated_cascade_predicts_clean_pictures_between_its_sigmas(latest, make_state):
+    options = ImagenOptions(image_sizes=(8, 16), elucidated=True, sigma_max=100.0)
+    config = converted(make_state(latest["shapes"]), options).stages["base"].config
+    assert config["prediction_type"] == "sample"
+    assert config["sigma_data"] == 0.5
+    assert config["log_snr_min"] == pytest.approx(-9.2103, abs=1e-4)
+    assert config["log_snr_max"] == pytest.approx(12.4292, abs=1e-4)
+
+
+def test_stages_in_files_of_their_own_are_put_together(latest, make_state):
+    state = make_state(latest["shapes"])
+    dummy = {"dummy_parameter": torch.zeros(1)}
+    halves = [
+        {key: value for key, value in state.items() if key.startswith(f"unets.{number}.")}
+        | {f"unets.{1 - number}.{key}": value for key, value in dummy.items()}
+        for number in (0, 1)
+    ]
+    both = convert_imagen_pytorch([find_unets(half) for half in halves], SIZES, usual=True)
+    assert list(both.stages) == ["base", "sr_1"]
+    with pytest.raises(ValueError, match=r"hold the U-Nets \[1\]; a cascade is U-Net 0"):
+        convert_imagen_pytorch([find_unets(halves[1])], SIZES, usual=True)
+    with pytest.raises(ValueError, match="two files hold U-Net 0"):
+        convert_imagen_pytorch([find_unets(halves[0]), find_unets(halves[0])], SIZES, usual=True)
+
+
+def test_a_video_u_net_and_a_stranger_are_refused(latest, make_state):
+    state = make_state(latest["shapes"])
+    with pytest.raises(ValueError, match="for videos"):
+        converted(state | {"unets.0.downs.0.5.temporal.weight": torch.ones(1)})
+    with pytest.raises(ValueError, match="no `mid_block1`"):
+        converted({"unets.0.conv.weight": torch.ones(1)})
+
+
+def test_a_spare_input_of_three_channels_is_asked_about(latest, make_state):
+    shapes = {key: shape for key, shape in latest["shapes"].items() if key.startswith("unets.0.")}
+    shapes |= {
+        key: [shape[0], 6, *shape[2:]] for key, shape in shapes.items() if "init_conv" in key and "weight" in key
+    }
+    found = find_unets(make_state(shapes))
+    with pytest.raises(ValueError, match=r"unets\.0\.self_cond: usually True"):
+        convert_imagen_pytorch([found], ImagenOptions(image_sizes=(8,)))
+    for self_cond, spare in ((True, 0), (False, 3)):
+        options = ImagenOptions(image_sizes=(8,), unets=(UnetOptions(self_cond=self_cond),))
+        config = convert_imagen_pytorch([found], options, usual=True).stages["base"].config
+        assert (config["self_condition"], config["condition_image_channels"]) == (self_cond, spare)
+
+
+def test_the_plain_attention_to_text_goes_before_the_linear_one_in_old_releases(latest, first, make_state):
+    unets = (UnetOptions(use_linear_cross_attn=True, layer_cross_attns=(True, False)),) * 2
+    options = ImagenOptions(image_sizes=(8, 16), unets=unets)
+    kinds = [
+        converted(make_state(reference["shapes"]), options).stages["base"].config["cross_attention_types"]
+        for reference in (first, latest)
+    ]
+    assert kinds == [("softmax", "linear"), ("linear", "linear")]
+
+
+def test_the_report_says_what_was_assumed(latest, make_state):
+    report = "\n".join(converted(make_state(latest["shapes"])).report)
+    assert "layout of release 2.0" in report
+    assert "usual values taken for: elucidated, noise_schedules" in report
+    assert "unets.1.scale_skip_connection" in report

@@ -2,13 +2,15 @@
 # make test    an environment, the package with its test extra, the tests
 # make check   the linters and the tests, as CI runs them
 # make bench   an environment with the peers, this package against them: 40 minutes; bench-quick: tiny models
+# make peers   an environment with imagen-pytorch and MinImagen, releases side by side; converted weights against them
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 BENCH_VENV ?= .venv-bench
+PEERS_VENV ?= .venv-peers
 SOURCES = setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lint fix check clean bench bench-quick bench-environment
+.PHONY: demo test test-slow lint fix check clean bench bench-quick bench-environment peers
 
 demo: $(VENV)/.installed
 	$(BIN)/diffusers-imagen generate "一只戴着帽子的猫" "a cat wearing a hat" --output outputs/cat_with_hat.png --seed 0
@@ -40,8 +42,12 @@ bench-quick: bench-environment
 bench-environment:
 	$(PYTHON) benchmarks/environment.py $(BENCH_VENV)
 
+peers:
+	$(PYTHON) scripts/convert/peers/environment.py $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python scripts/convert/check_against_imagen_pytorch.py $(PEERS_VENV)
+
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) outputs build dist
+	rm -rf $(VENV) $(BENCH_VENV) $(PEERS_VENV) outputs build dist
 
 $(VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)

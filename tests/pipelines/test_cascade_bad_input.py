@@ -211,7 +211,7 @@ def test_no_thresholding_with_a_scheduler_that_does_not_clip_is_fine(make_cascad
         ({"base": 3}, "`stages['base']` is 3"),
         ({"base": {"num_inference_steps": 0}}, "`num_inference_steps` is 0"),
         ({"sr_1": {"noise_level": 2}}, "`noise_level` is 2"),
-        ({"sr_1": {"resize": "nearest"}}, "`resize` is 'nearest'"),
+        ({"sr_1": {"resize": "lanczos"}}, "`resize` is 'lanczos'"),
         ({"base": {"threshold_percentile": 0}}, "`threshold_percentile` is 0"),
         ({"base": {"threshold_max": 0.5}}, "`threshold_max` is 0.5"),
         ([], "`stages` is []"),

@@ -133,7 +133,7 @@ def test_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str) 
         ({"model": {"model_class": "big"}}, "model.model_class"),
         ({"optimizer": {"schedule": "linear"}}, "optimizer.schedule"),
         ({"objective": {"weighting": "snr"}}, "objective.weighting"),
-        ({"data": {"low_res_resize": "nearest"}}, "low_res_resize"),
+        ({"data": {"low_res_resize": "lanczos"}}, "low_res_resize"),
     ],
 )
 def test_impossible_values_are_refused_by_name(make_config: MakeConfig, changes: dict, name: str) -> None:

@@ -83,6 +83,12 @@ def test_single_argument_of_the_unet_can_be_replaced(write: Callable[..., Path])
     assert config.seed == 3
 
 
+def test_the_refusal_of_a_missing_key_says_how_to_give_it(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("data: {size: 32}\n")
+    with pytest.raises(ValueError, match=r"folder.*--set data\.folder=my_pictures"):
+        load_config(tmp_path / "run.yaml")
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`path` is .*none\.yaml"):
         load_config(tmp_path / "none.yaml")

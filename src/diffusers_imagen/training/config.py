@@ -379,7 +379,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         # Our own refusals are behind a message that only says that there was one.
         ours = isinstance(error.__cause__, ValueError) and not isinstance(error, DecodingError)
         told = str(error.__cause__ if ours else error)
-        remedy = " Write it there, or give it as in --set data.folder=my_pictures." if "issing required" in told else ""
+        remedy = (
+            " Write it there, or give it as in --set data.folder=my_pictures." if "issing required" in told else ""
+        )
         raise ValueError(f"{path} is refused: {told}{remedy}") from error
 
 

@@ -4,7 +4,7 @@
 python benchmarks/schedulers_builtin.py sheet --out docs/schedulers.jpg      # scheduler x steps, one prompt, one seed
 python benchmarks/schedulers_builtin.py distances                            # 50 steps against the same class at 250
 python benchmarks/schedulers_builtin.py range                                # bf16: the largest unguided |x_0|
-python benchmarks/schedulers_builtin.py draw --prompts P --steps 20 --out O  # for recognise.py score, a folder a class
+python benchmarks/schedulers_builtin.py draw --stochastic --prompts P --out O    # for recognise.py score, a folder a class
 """
 
 import argparse
@@ -162,6 +162,8 @@ def draw(arguments: argparse.Namespace) -> None:
     """Draw all prompts with each class into an image folder of its own, for `examples/emoji/recognise.py score`."""
     lines = [json.loads(line) for line in arguments.prompts.read_text(encoding="utf-8").splitlines()]
     for name, pipe in pipelines(arguments.only):
+        if arguments.stochastic and name not in STOCHASTIC:
+            continue
         folder = arguments.out / f"{name}-{arguments.steps}"
         folder.mkdir(parents=True, exist_ok=True)
         rows = [{**line, "text": line["text"][0], "file_name": f"{i:05d}.png"} for i, line in enumerate(lines)]
@@ -188,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--only", default="", help="only classes whose name begins so")
+    parser.add_argument("--stochastic", action="store_true", help="draw: only classes that draw new noise as they go")
     parser.add_argument("--out", type=Path, default=Path("docs/schedulers.jpg"), help="file of the sheet, or folder")
     parser.add_argument("--prompts", type=Path, help="a file of examples/emoji/recognise.py prompts")
     parser.add_argument("--steps", type=int, default=20)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerDiscreteScheduler
+from diffusers import DDPMScheduler, EulerDiscreteScheduler, LMSDiscreteScheduler
 from diffusers.schedulers import scheduling_euler_discrete
 
 from diffusers_imagen.schedulers.bridge import bridge_for
@@ -49,3 +49,14 @@ def test_own_sigmas_end_at_the_clean_picture_with_or_without_their_zero(sigmas):
     for t in timesteps:
         sample = bridge.step(images(), t, sample)
     torch.testing.assert_close(sample, images(), rtol=0, atol=1e-5)
+
+
+def test_errors_of_the_last_predictions_are_not_multiplied_by_lms():
+    scheduler = LMSDiscreteScheduler(beta_schedule="squaredcos_cap_v2", use_exponential_sigmas=True)
+    bridge, generator = bridge_for(scheduler), torch.Generator().manual_seed(2)
+    timesteps = bridge.set_timesteps(250, "cpu")
+    sample = images(1) * bridge.init_noise_sigma
+    for t in timesteps:
+        predicted = images() + 0.01 * torch.randn(images().shape, generator=generator)
+        sample = bridge.step(predicted, t, sample)
+    torch.testing.assert_close(sample, predicted, rtol=0, atol=1e-4)

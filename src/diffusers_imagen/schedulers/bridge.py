@@ -27,6 +27,7 @@ from diffusers_imagen.schedulers.ve_sigma import (
     HeunBridge,
     KDPM2AncestralBridge,
     KDPM2Bridge,
+    LMSBridge,
     VESigmaBridge,
 )
 from diffusers_imagen.schedulers.vp_index import DDPMBridge, UnclippedVPIndexBridge, VPIndexBridge
@@ -63,6 +64,7 @@ _BY_NAME: Mapping[str, type[SchedulerBridge]] = {
     "IPNDMScheduler": IPNDMBridge,
     "KDPM2AncestralDiscreteScheduler": KDPM2AncestralBridge,
     "KDPM2DiscreteScheduler": KDPM2Bridge,
+    "LMSDiscreteScheduler": LMSBridge,
     "LTXEulerAncestralRFScheduler": LTXBridge,
     "MiniMaxH3Scheduler": MiniMaxBridge,
     "PNDMScheduler": PNDMBridge,

@@ -87,7 +87,7 @@ class Stage:
         self.present = self.pipe.scheduler
         self.features = JudgeFeatures(suite.judge)
         self.real = self._real_pictures()
-        self.real_features = self._features(self.real)
+        self.real_features = self.features_of(self.real)
 
     def measure(self, candidate: Candidate, steps: int) -> dict[str, Any]:
         """Draw all prompts and say how good the pictures are."""
@@ -99,10 +99,10 @@ class Stage:
             "steps": steps,
             "calls": steps * candidate.calls_a_step,
             "seconds": time.process_time() - started,
-            "distance": kernel_distance(self._features(pictures), self.real_features),
+            "distance": kernel_distance(self.features_of(pictures), self.real_features),
         }
         if self.stage == "base":
-            found["hits"] = self._hits(pictures)
+            found["hits"] = self.hits(pictures)
         else:
             # Of the pictures in [-1, 1], to the real ones.
             found["rms"] = float((pictures.float() - self.real.float()).div(127.5).square().mean().sqrt())
@@ -128,14 +128,16 @@ class Stage:
         side = (self.pipe.unet if self.stage == "base" else self.pipe.sr_unet_1).config.sample_size
         return torch.cat([_real_picture(prompt, side) for prompt in self.suite.prompts])
 
-    def _features(self, pictures: Tensor) -> Tensor:
+    def features_of(self, pictures: Tensor) -> Tensor:
+        """Give the judge's features of the pictures; of an enlargement's, those of their quarters."""
         if self.stage == "sr":
             half = pictures.shape[-1] // 2
             quarters = pictures.unfold(2, half, half).unfold(3, half, half).permute(0, 2, 3, 1, 4, 5)
             pictures = quarters.flatten(0, 2)
         return torch.cat([self.features(part) for part in pictures.split(BATCH)])
 
-    def _hits(self, pictures: Tensor) -> list[bool]:
+    def hits(self, pictures: Tensor) -> list[bool]:
+        """Say for each picture (B, 3, H, W), uint8, whether the judge sees what its prompt asks for."""
         images = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures]
         seen = look(self.suite.judge, [images[part.start : part.stop] for part in _batches(len(images))])
         return [

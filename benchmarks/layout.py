@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from layouts import LAYOUTS
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusers_imagen.data.folder import ImageFolder
 from diffusers_imagen.diffusion.weighting import loss_weight
@@ -51,6 +51,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.name, self.config, self.maker = name, config, maker
         self.unet = make_unet(config.model).to(memory_format=torch.channels_last)
+        self.called: nn.Module = self.unet
         self.optimizer = make_optimizer(self.unet, config.optimizer)
         self.ema: ExponentialAverage[Any] = ExponentialAverage(self.unet, 0.995)
         self.steps, self.seconds = 0, 0.0
@@ -65,7 +66,7 @@ class Run:
                 group["lr"] = learning_rate(self.config.optimizer, tick, SCHEDULE_TICKS)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = diffusion_loss(
-                    self.unet, self.unet.noise_process, batch, self.config.data, self.config.objective
+                    self.called, self.unet.noise_process, batch, self.config.data, self.config.objective
                 ).mean
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)

@@ -7,7 +7,7 @@ python benchmarks/default_scheduler.py table
 
 The base draws a category of an evaluation suite, the same prompts and seeds for every candidate: hits by the suite's
 judge, and the kernel distance of its features from the suite's real pictures. The enlargement is given real pictures made
-small: its distance is that of quarters of the pictures at full resolution, which the judge would otherwise shrink.
+small: its distance is that of tiles of the pictures at full resolution, which the judge would otherwise shrink.
 """
 
 import argparse
@@ -129,11 +129,11 @@ class Stage:
         return torch.cat([_real_picture(prompt, side) for prompt in self.suite.prompts])
 
     def features_of(self, pictures: Tensor) -> Tensor:
-        """Give the judge's features of the pictures; of an enlargement's, those of their quarters."""
+        """Give the judge's features of the pictures; of an enlargement's, those of tiles as large as it sees."""
         if self.stage == "sr":
-            half = pictures.shape[-1] // 2
-            quarters = pictures.unfold(2, half, half).unfold(3, half, half).permute(0, 2, 3, 1, 4, 5)
-            pictures = quarters.flatten(0, 2)
+            side = self.features.judge.config.sample_size
+            tiles = pictures.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5)
+            pictures = tiles.flatten(0, 2)
         return torch.cat([self.features(part) for part in pictures.split(BATCH)])
 
     def hits(self, pictures: Tensor) -> list[bool]:

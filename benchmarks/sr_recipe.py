@@ -14,26 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from default_scheduler import Stage
-from diffusers import DDPMScheduler
 from diffusers.utils import logging
+from enlargement import Enlargements, chosen_prompts, save_sheet
 from layout import SLICE_SECONDS, Run, train_config
-from PIL import Image
 from torch import Tensor, nn
 
 from diffusers_imagen.data.folder import ImageFolder
-from diffusers_imagen.diffusion.resize import resize
-from diffusers_imagen.evaluation.distances import kernel_distance
 from diffusers_imagen.evaluation.intervals import paired_difference, wilson_rate
-from diffusers_imagen.evaluation.suite import Suite, read_suite
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.training.batches import BatchMaker
 
 LAYOUT = "thin"
-STEPS = 8
 NOISE_LEVELS = (0.05, 0.25)
-PART = 20
 
 
 class OwnTarget(nn.Module):
@@ -70,69 +63,9 @@ def train(arguments: argparse.Namespace) -> dict[str, list[Run]]:
     return runs
 
 
-class Enlargements:
-    """What both ways enlarge: the built-in base's pictures and real ones made small, of a suite's prompts."""
-
-    def __init__(self, suite: Suite) -> None:
-        self.stage = Stage("sr", "imagen-emoji", suite)
-        self.pipe, self.real = self.stage.pipe, self.stage.real
-        self.prompts = [prompt.prompt for prompt in suite.prompts]
-        side = self.pipe.unet.config.sample_size
-        self.small = {
-            "generated": self._in_parts(lambda part: {}, {"num_inference_steps": 20, "stop_stage": "base"}),
-            "real": resize(self.real.float() / 127.5 - 1, (side, side)) / 2 + 0.5,
-        }
-
-    def enlarge(self, unet: nn.Module, source: str, noise_level: float) -> Tensor:
-        """Return uint8 pictures (B, 3, H, W)."""
-        self.pipe.sr_unet_1 = unet
-        self.pipe.sr_scheduler_1 = DDPMScheduler.from_config(
-            self.stage.present.config, timestep_spacing="trailing", prediction_type="sample"
-        )
-        small = self.small[source]
-        given = {"num_inference_steps": {"sr_1": STEPS}, "noise_level": {"sr_1": noise_level}}
-        given |= {"start_stage": "sr_1", "stop_stage": "sr_1"}
-        return _eight_bit(self._in_parts(lambda part: {"image": small[part]}, given))
-
-    def bicubic(self, source: str) -> Tensor:
-        """Return the small pictures as large ones, without a model."""
-        side = self.real.shape[-1]
-        small = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in _eight_bit(self.small[source])]
-        large = [one.resize((side, side), Image.Resampling.BICUBIC) for one in small]
-        flat = [torch.frombuffer(bytearray(one.tobytes()), dtype=torch.uint8).view(side, side, 3) for one in large]
-        return torch.stack(flat).permute(0, 3, 1, 2)
-
-    def describe(self, pictures: Tensor, source: str) -> dict[str, Any]:
-        """Give hits, the distance to real pictures, and how far the pictures made small are from what was given."""
-        small = resize(pictures.float() / 255, tuple(self.small[source].shape[-2:]))
-        found = {
-            "hits": self.stage.hits(pictures),
-            "distance": kernel_distance(self.stage.features_of(pictures), self.stage.real_features),
-            "unfaithful": float((small - self.small[source]).square().mean().sqrt()),
-        }
-        if source == "real":
-            found["rms"] = float((pictures.float() - self.real.float()).div(255).square().mean().sqrt())
-        return found
-
-    def _in_parts(self, own: Any, given: dict[str, Any]) -> Tensor:
-        parts = []
-        for start in range(0, len(self.prompts), PART):
-            part = slice(start, start + PART)
-            generators = [torch.Generator().manual_seed(5000 + start + i) for i in range(len(self.prompts[part]))]
-            every = {**given, **own(part), "generator": generators, "output_type": "pt"}
-            parts.append(self.pipe(self.prompts[part], **every).images)
-        return torch.cat(parts)
-
-
-def _eight_bit(pictures: Tensor) -> Tensor:
-    return (pictures * 255).round().to(torch.uint8)
-
-
 def measure(runs: dict[str, list[Run]], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Enlarge with every run and describe the results; the noise level is the better of two for each way."""
-    suite = read_suite(arguments.suite)
-    chosen = tuple(prompt for prompt in suite.prompts if prompt.category == "single")[: arguments.prompts]
-    enlargements = Enlargements(Suite(suite.name, chosen, suite.judge, suite.baselines))
+    enlargements = Enlargements("imagen-emoji", chosen_prompts(arguments.suite, "single", arguments.prompts))
     rows = []
     for source in enlargements.small:
         rows.append({"way": "bicubic", "source": source})
@@ -140,18 +73,14 @@ def measure(runs: dict[str, list[Run]], arguments: argparse.Namespace) -> list[d
         for way, group in runs.items():
             for run in group:
                 for level in NOISE_LEVELS:
-                    pictures = enlargements.enlarge(run.ema.model.eval(), source, level)
+                    pictures = enlargements.enlarge(source, run.ema.model.eval(), level)
                     rows.append({"way": way, "seed": run.config.seed, "source": source, "noise_level": level})
                     rows[-1] |= enlargements.describe(pictures, source)
                     sheet = arguments.out.with_name(
                         f"{arguments.out.stem}_{source}_{way}_{run.config.seed}_{level}.png"
                     )
-                    _save_sheet(pictures[:8], sheet)
+                    save_sheet([pictures[:8]], sheet)
     return rows
-
-
-def _save_sheet(pictures: Tensor, path: Path) -> None:
-    Image.fromarray(torch.cat(list(pictures), dim=-1).permute(1, 2, 0).numpy()).save(path)
 
 
 def table(rows: list[dict[str, Any]]) -> None:
@@ -162,7 +91,7 @@ def table(rows: list[dict[str, Any]]) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         cells = [row["source"], row["way"], row.get("seed", ""), row.get("noise_level", "")]
-        cells += [wilson_rate(sum(row["hits"]), len(row["hits"])), f"{row['distance']:.4f}"]
+        cells += [wilson_rate(sum(row["hits"]), len(row["hits"])), f"{row['kernel_distance']:.4f}"]
         cells += [f"{row['unfaithful']:.4f}", f"{row['rms']:.4f}" if "rms" in row else ""]
         print(f"| {' | '.join(map(str, cells))} |")
     for source in ("generated", "real"):

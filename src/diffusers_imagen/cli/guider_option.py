@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusers_imagen.cli.scheduler_option import parse_classes
-from diffusers_imagen.guiders.catalogue import GUIDERS
+from diffusers_imagen.guiders.catalogue import GUIDERS, Driven
 
 EXAMPLE = "base=AdaptiveProjectedGuidance:guidance_scale=8:eta=0,sr_1=ClassifierFreeGuidance"
 
@@ -26,8 +26,9 @@ def parse_guiders(text: str | None) -> dict[str, tuple[str, dict[str, Any]]]:
     wanted = parse_classes("guider", text, EXAMPLE)
     for name, _ in wanted.values():
         if name not in GUIDERS:
+            usable = [known for known, verdict in GUIDERS.items() if isinstance(verdict, Driven)]
             raise ValueError(
-                f"`--guider` is {name!r}, which is no guider of Diffusers; choose one of {', '.join(GUIDERS)}."
+                f"`--guider` is {name!r}, which is no guider of Diffusers; choose one of {', '.join(usable)}."
             )
     return wanted
 

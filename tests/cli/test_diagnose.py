@@ -1,4 +1,5 @@
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,17 @@ def test_stages_of_a_random_cascade_are_compared(run, checkpoint, pictures, tmp_
     sheet = Image.open(tmp_path / "found" / "sheet.png")
     assert sheet.width // 128 == 4
     assert sheet.height // 128 == 4
+
+
+def test_pictures_in_tar_shards_serve_as_well(run, checkpoint, pictures, tmp_path):
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "00000.tar", "w") as tar:
+        for path in sorted(pictures.iterdir()):
+            tar.add(path, path.name)
+    small = ("--out", "found", "-n", "4", "--steps", "base=1,sr_1=1")
+    result = run("diagnose", checkpoint, "--data", tmp_path / "shards", *small)
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "found" / "diagnosis.json").read_text())["real"] == 4
 
 
 @pytest.mark.parametrize(

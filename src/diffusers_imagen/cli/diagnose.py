@@ -22,7 +22,9 @@ _ON_SHEET = 8
 
 def diagnose(
     checkpoint: Annotated[str, typer.Argument(help="A folder, a built-in cascade's name, or a Hub repository.")],
-    data: Annotated[Path, typer.Option(help="Folder of captioned pictures, best such as the cascade has not seen.")],
+    data: Annotated[
+        Path, typer.Option(help="Captioned pictures as for training, best such as the cascade has not seen.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for diagnosis.md, diagnosis.json and sheet.png.")] = Path(
         "outputs/diagnosis"
     ),
@@ -46,17 +48,17 @@ def diagnose(
     arguments = {"num_inference_steps": parse_stage_values("steps", steps, int)}
     from PIL import Image
 
-    from diffusers_imagen.data.folder import ImageFolder
     from diffusers_imagen.evaluation.diagnosis import PlainFeatures
     from diffusers_imagen.evaluation.diagnosis import diagnose as find_out
     from diffusers_imagen.evaluation.features import load_extractor
+    from diffusers_imagen.training.config import DataConfig
+    from diffusers_imagen.training.sources import open_data
 
     extractor = PlainFeatures() if features is None else load_extractor(features, allow_download)
     pipe = load_pipeline(checkpoint, device)
     sides = {stage: pipe_unet(pipe, stage).config.sample_size for stage in pipe.stage_names}
-    source = ImageFolder.open(
-        data, list(sides.values())[-1], held_out=validation_fraction > 0, validation_fraction=validation_fraction
-    )
+    pictures = DataConfig(folder=str(data), size=list(sides.values())[-1], validation_fraction=validation_fraction)
+    source = open_data(pictures, held_out=validation_fraction > 0)
     if len(source) < 2 * num_images:
         raise ValueError(
             f"`--num-images` is {num_images}, for which {2 * num_images} pictures are needed, but {str(data)!r} gives "

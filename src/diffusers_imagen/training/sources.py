@@ -1,7 +1,7 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Open the pictures that a configuration names: a folder, tar shards or a Hugging Face dataset.
 
-The sources themselves are in `data/`. Called by the training loop and by previews.
+The sources themselves are in `data/`. Called by the training loop, by previews and by `diagnose`.
 """
 
 import logging
@@ -41,7 +41,7 @@ def open_pictures(
         ValueError: If there are no pictures, or they are not as `config` says.
     """
     data = config.data
-    pictures = _open(data, Quarantine(quarantine, data.max_bad_fraction), held_out)
+    pictures = open_data(data, held_out, quarantine)
     if data.low_res_folder is not None:
         pictures.pair_with(data.low_res_folder)
     if data.bucket_multiple is not None and samples_per_step is not None:
@@ -51,25 +51,38 @@ def open_pictures(
     return pictures
 
 
+def open_data(config: DataConfig, held_out: bool = False, quarantine: str | Path | None = None) -> PictureSource:
+    """Open what a configuration's `data` names, without buckets and without smaller pictures of their own.
+
+    Args:
+        config: Where the pictures are, and of what size they are given.
+        held_out: Give the held-out pictures instead of those for training.
+        quarantine: A file that shall list what cannot be read.
+
+    Returns:
+        The source.
+
+    Raises:
+        ValueError: If there are no pictures, or they are not as `config` says.
+    """
+    kind = _kind_of(Path(config.folder)) if config.source == "auto" else config.source
+    split, bad = (held_out, config.validation_fraction), Quarantine(quarantine, config.max_bad_fraction)
+    if kind == "shards":
+        return TarShards.open(
+            config.folder, config.size, *split, config.shard_window, bad, caption_fields=config.captions
+        )
+    if kind == "dataset":
+        return HuggingFaceDataset.open(
+            config.folder, config.size, *split, bad, config.split, config.image_column, config.captions,
+            config.key_column,
+        )  # fmt: skip
+    return ImageFolder.open(config.folder, config.size, *split, bad, caption_fields=config.captions)
+
+
 def captions_of(*sources: PictureSource) -> Iterator[str]:
     """Give the captions of sources; they are collected only when the first one is asked for."""
     for source in sources:
         yield from source.captions
-
-
-def _open(config: DataConfig, quarantine: Quarantine, held_out: bool) -> PictureSource:
-    kind = _kind_of(Path(config.folder)) if config.source == "auto" else config.source
-    split = (held_out, config.validation_fraction)
-    if kind == "shards":
-        return TarShards.open(
-            config.folder, config.size, *split, config.shard_window, quarantine, caption_fields=config.captions
-        )
-    if kind == "dataset":
-        return HuggingFaceDataset.open(
-            config.folder, config.size, *split, quarantine, config.split, config.image_column, config.captions,
-            config.key_column,
-        )  # fmt: skip
-    return ImageFolder.open(config.folder, config.size, *split, quarantine, caption_fields=config.captions)
 
 
 def _kind_of(folder: Path) -> str:

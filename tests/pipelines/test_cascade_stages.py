@@ -130,6 +130,21 @@ def test_an_enlargement_alone_equals_that_of_the_whole_cascade(cascade, record_c
     torch.testing.assert_close(alone.images, whole.images, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS[1:], ids=lambda scheduler: type(scheduler).__name__)
+@pytest.mark.parametrize("max_batch_size", [None, 1])
+def test_an_enlargement_may_keep_the_mean_colour_of_what_it_enlarges(make_cascade, seeded, scheduler, max_batch_size):
+    small = {"num_inference_steps": 3, "guidance_scale": 2.0, "max_batch_size": max_batch_size}
+    drawn = {}
+    for keep_color in (False, True):
+        pipe = make_cascade(
+            settings={"base": small, "sr_1": {**small, "keep_color": keep_color}}, sr_scheduler_1=scheduler
+        )
+        stages = pipe(["a cat", "a dog"], generator=seeded(0), output_type="latent").stages
+        colors = [stages[name].mean(dim=(2, 3)).clamp(-1, 1) for name in ("base", "sr_1")]
+        drawn[keep_color] = (colors[0] - colors[1]).abs().max()
+    assert drawn[True] < 1e-3 < drawn[False]
+
+
 def test_a_picture_may_come_in_any_form(cascade, seeded):
     pil = cascade("a cat", generator=seeded(0), stop_stage="base").images
     array = cascade.image_processor.pil_to_numpy(pil)

@@ -56,6 +56,7 @@ def test_an_argument_by_stage(argument, expected):
         {"guidance_scale": float("inf")},
         {"guidance_rescale": -0.1},
         {"noise_level": 1.1},
+        {"keep_color": 1},
         {"threshold_percentile": 1.2},
         {"threshold_max": 0.9},
         {"thresholding": None},

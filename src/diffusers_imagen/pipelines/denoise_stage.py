@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusers_imagen.diffusion.color import with_mean_color
 from diffusers_imagen.diffusion.guidance import guide, in_interval
 from diffusers_imagen.diffusion.prediction import to_x_0
 from diffusers_imagen.diffusion.thresholding import threshold
@@ -37,6 +38,7 @@ class StageCondition:
         negative_mask: (B, L) bool; all False for the learned null text.
         low_res: (B, C, H, W), resized and noised, for enlargements.
         noise_level: (B,), the noise of `low_res`.
+        color: (B, C, 1, 1), mean of each channel that the pictures are to have; `None` for any.
     """
 
     text: Tensor
@@ -45,6 +47,7 @@ class StageCondition:
     negative_mask: Tensor
     low_res: Tensor | None = None
     noise_level: Tensor | None = None
+    color: Tensor | None = None
 
     @cached_property
     def both_texts(self) -> tuple[Tensor, Tensor]:
@@ -167,6 +170,8 @@ def predict_x_0(
     """
     x_0, variance = _guided(model, sample, alpha, sigma, condition, guidance, settings.guidance_rescale)
     x_0 = threshold(x_0, settings.thresholding, settings.threshold_percentile, settings.threshold_max)
+    if condition.color is not None:
+        x_0 = with_mean_color(x_0, condition.color)
     return x_0, variance
 
 

@@ -64,7 +64,7 @@ class StagePlan:
         self, text: TextEmbeddings, negative: TextEmbeddings, small: Tensor | None, generator: Generator
     ) -> StageCondition:
         """Return the text and, for an enlargement, the smaller picture, resized and noised (Imagen, section 2.5)."""
-        low_res, level = None, None
+        low_res, level, color = None, None, None
         if small is not None:
             level = torch.full((small.shape[0],), float(self.settings.noise_level), device=small.device)
             # The noise of the whole batch first, then each picture in its noise's place: all that is large is held once.
@@ -74,7 +74,11 @@ class StagePlan:
                 one = slice(row, row + 1)
                 enlarged = resize(small[one], self.size, self.settings.resize)
                 low_res[one] = self.model.noise_low_res(enlarged, level[one], low_res[one])
-        return StageCondition(text.hidden_states, text.mask, negative.hidden_states, negative.mask, low_res, level)
+            if self.settings.keep_color:
+                color = small.float().mean(dim=(-2, -1), keepdim=True)
+        return StageCondition(
+            text.hidden_states, text.mask, negative.hidden_states, negative.mask, low_res, level, color
+        )
 
 
 def check_unets(unets: Mapping[str, Any]) -> tuple[int, int]:

@@ -37,6 +37,8 @@ class StageSettings:
     """In [0, 1], noise added to the smaller picture before it is enlarged; none for a base."""
     resize: ResizeMode = "bicubic"
     """How the smaller picture is brought to this stage's size."""
+    keep_color: bool = False
+    """Whether an enlargement has the mean colour of the smaller picture at every step; nothing to a base."""
     max_batch_size: int | None = None
     """Pictures that the U-Net gets at once, at least 1, twice as many rows with guidance; `None` for all of them."""
     noise: Mapping[str, Any] | None = None
@@ -151,6 +153,8 @@ def _check_settings(settings: StageSettings) -> None:
     ):
         if value not in allowed:
             raise ValueError(f"`{name}` is {value!r}; choose one of {', '.join(allowed)}.")
+    if not isinstance(settings.keep_color, bool):
+        raise ValueError(f"`keep_color` is {settings.keep_color!r}; give True or False.")
     interval = settings.guidance_interval
     is_pair = isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_number, interval))
     if not (is_pair and 0 <= interval[0] <= interval[1] <= 1):

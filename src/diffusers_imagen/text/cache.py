@@ -190,10 +190,14 @@ def _identity(
     tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel, settings: TextSettings
 ) -> dict[str, str]:
     """Describe everything but the captions that the embeddings depend on."""
+    values = asdict(settings) | {"padding": None}
+    if settings.template is None:
+        # Caches from before there were templates stay good.
+        del values["template"], values["template_tokens"]
     return {
         "format": "1",
         "encoder": f"{type(text_encoder).__name__} {_fingerprint(tokenizer, text_encoder)}",
-        "settings": json.dumps(asdict(settings) | {"padding": None}, sort_keys=True),
+        "settings": json.dumps(values, sort_keys=True),
     }
 
 

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diffusers_imagen.text.captions import check_characters
+
 Numbers = npt.NDArray[np.int64]
 
 
@@ -112,7 +114,12 @@ def read_block(path: Path) -> CacheBlock:
 
 
 def caption_hash(caption: str) -> int:
-    """Give the number of 64 bits under which a caption's embedding is kept."""
+    """Give the number of 64 bits under which a caption's embedding is kept.
+
+    Raises:
+        ValueError: If the caption is no valid Unicode.
+    """
+    check_characters("captions", caption)
     return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8], "big", signed=True)
 
 

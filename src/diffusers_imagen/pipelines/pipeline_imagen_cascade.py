@@ -33,6 +33,7 @@ from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl, den
 from diffusers_imagen.pipelines.guider_plan import stage_guiders
 from diffusers_imagen.pipelines.pictures import finished_pictures, given_pictures, shrunk
 from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput, Pictures
+from diffusers_imagen.pipelines.prompt_caching import PromptCaching
 from diffusers_imagen.pipelines.released_pictures import marked_pictures, safe_pictures
 from diffusers_imagen.pipelines.stage_plan import check_unets, plan_stages
 from diffusers_imagen.pipelines.stage_settings import (
@@ -54,7 +55,7 @@ from diffusers_imagen.pipelines.text_batches import (
     repeated,
     text_settings,
 )
-from diffusers_imagen.text.encoding import TextEmbeddings, encode_text
+from diffusers_imagen.text.encoding import TextEmbeddings
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -70,7 +71,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class ImagenCascadePipeline(StoredPipeline):
+class ImagenCascadePipeline(PromptCaching, StoredPipeline):
     """Draw pictures from text with a cascade of pixel diffusion models (Imagen, arXiv:2205.11487).
 
     Args:
@@ -428,8 +429,7 @@ class ImagenCascadePipeline(StoredPipeline):
         if embeds is not None:
             return given_text(embeds, mask)
         settings = text_settings(self.config.text, self._text_shape, self.text_encoder)
-        self._align(self.text_encoder)
-        return encode_text(prompts or (), self.tokenizer, self.text_encoder, settings)
+        return self._encode(prompts or (), settings)
 
     def _checked(self, stage: str, pictures: Pictures, output_type: str) -> Pictures:
         pictures = safe_pictures(

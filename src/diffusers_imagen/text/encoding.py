@@ -116,15 +116,7 @@ def encode_text(
             or positions that `settings` asks for.
     """
     check_text_settings(settings, text_encoder)
-    _check_prompts(prompts)
-    rows = tokenize(
-        prepared_captions(prompts, settings.captions),
-        tokenizer,
-        settings.max_length,
-        settings.prefix,
-        settings.template,
-        settings.template_tokens,
-    )
+    rows = token_rows(prompts, tokenizer, settings)
     unseen = max(len(row.ids) - (row.stop - row.start) for row in rows)
     _check_positions(settings.max_length, text_encoder, unseen)
     if settings.padding == "max_length":
@@ -141,6 +133,28 @@ def encode_text(
         mask = mask & torch.tensor([bool(prompt.strip()) for prompt in prompts], device=mask.device)[:, None]
     # Filled, not multiplied: attention gives NaN in a row that has no token at all.
     return TextEmbeddings(states.masked_fill(~mask[..., None], 0), mask)
+
+
+def token_rows(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: TextSettings) -> list[TokenRow]:
+    """Check prompts and turn them into the tokens that the encoder reads, with a warning of what is cut off.
+
+    Args:
+        prompts: B prompts.
+        tokenizer: The encoder's tokenizer.
+        settings: Captions, prefix, template and length.
+
+    Raises:
+        ValueError: As `encode_text`.
+    """
+    _check_prompts(prompts)
+    return tokenize(
+        prepared_captions(prompts, settings.captions),
+        tokenizer,
+        settings.max_length,
+        settings.prefix,
+        settings.template,
+        settings.template_tokens,
+    )
 
 
 def _states(text_encoder: PreTrainedModel, input_ids: Tensor, mask: Tensor, layers: tuple[int, ...]) -> Tensor:

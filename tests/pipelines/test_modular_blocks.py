@@ -221,3 +221,10 @@ def test_impossible_blocks_are_refused():
 def test_every_block_describes_itself():
     for block in (ImagenTextBlock(), ImagenStageBlock("sr_1"), ImagenPicturesBlock(), cascade_blocks()):
         assert all(name in block.doc for name in block.input_names)
+
+
+def test_a_modular_pipeline_does_not_load_without_its_blocks(make_cascade, tmp_path):
+    # What docs/modular.md says of Diffusers; a release that can do it should be made use of.
+    modular_cascade(make_cascade(1)).save_pretrained(str(tmp_path), overwrite_modular_index=True)
+    with pytest.raises((AttributeError, TypeError, ValueError, OSError)):
+        ModularPipeline.from_pretrained(str(tmp_path))

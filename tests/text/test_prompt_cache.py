@@ -176,8 +176,21 @@ def test_many_at_once_leave_whole_entries(get, tmp_path):
         thread.join()
     assert not errors
     assert len(found) == 20
-    assert all(same(one, expected) for one in found)
+    for one in found:
+        assert torch.equal(one.mask, expected.mask)
+        # Which prompts were encoded together changes the last bits.
+        torch.testing.assert_close(one.hidden_states, expected.hidden_states, rtol=0, atol=1e-5)
     assert not list(tmp_path.glob("prompts-*/*"))
+
+
+def test_half_written_files_are_left_to_their_writers_and_removed_after_a_crash(get, tmp_path):
+    get(["a"])
+    fresh, old = (entries(tmp_path)[0].with_name(f"{name}.tmp") for name in ("fresh", "old"))
+    for path in (fresh, old):
+        path.write_bytes(b"x")
+    os.utime(old, (1e9, 1e9))
+    PromptCache(tmp_path).clear()
+    assert [path.name for path in tmp_path.glob("prompts-*/*")] == ["fresh.tmp"]
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_cache(get, tmp_path, caplog):

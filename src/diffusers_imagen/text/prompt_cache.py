@@ -5,8 +5,10 @@ A file for each prompt, in the layout and under the keys of the training caption
 precision: a picture is the same to the bit. Called by the pipeline.
 """
 
+import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,6 +30,9 @@ from diffusers_imagen.text.cache_identity import cache_identity, identity_name
 from diffusers_imagen.text.encoding import TextEmbeddings, TextSettings, token_rows
 
 _logger = logging.getLogger(__name__)
+
+# A half-written file of this age is nobody's any more.
+_WRITING_SECONDS = 3600
 
 
 class PromptCache:
@@ -92,7 +97,7 @@ class PromptCache:
 
     def clear(self) -> None:
         """Remove all embeddings of prompts from the folder, of any encoder."""
-        for path in self._folder.glob("prompts-*/*"):
+        for path in self._entries():
             path.unlink(missing_ok=True)
 
     def _identity(
@@ -115,19 +120,23 @@ class PromptCache:
             _logger.warning("The prompt cache %s cannot be written: %s", self._folder, error)
 
     def _trim(self) -> None:
-        found = []
-        for path in self._folder.glob("prompts-*/*"):
-            try:
-                found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-            except FileNotFoundError:
-                # Another process was faster.
-                continue
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
+        entries = sorted(self._entries().items(), key=lambda entry: entry[1].st_mtime_ns)
+        total = sum(stat.st_size for _, stat in entries)
+        for path, stat in entries:
             if total <= self._max_bytes:
                 break
             path.unlink(missing_ok=True)
-            total -= size
+            total -= stat.st_size
+
+    def _entries(self) -> dict[Path, os.stat_result]:
+        """Find the files of embeddings, and those that a crash left half written."""
+        found = {}
+        for path in self._folder.glob("prompts-*/*"):
+            # Another process may be faster and remove it.
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = path.stat()
+        crashed = time.time() - _WRITING_SECONDS
+        return {path: stat for path, stat in found.items() if path.suffix != ".tmp" or stat.st_mtime < crashed}
 
 
 def _read(folder: Path, prompt: str) -> Tensor | None:

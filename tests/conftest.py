@@ -1,5 +1,7 @@
 """For all tests: no network, one thread, and a tiny real cascade of 8, 16 and 32 pixels."""
 
+import functools
+import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +11,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import diffusers
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
@@ -214,3 +217,86 @@ def deepfloyd_ddpm(sample_max_value: float) -> diffusers.DDPMScheduler:
         dynamic_thresholding_ratio=0.95,
         sample_max_value=sample_max_value,
     )
+
+
+LINES = ["a red cat under the table", "the dog with a blue hat", "一只戴帽子的猫", "قطة حمراء تحت الطاولة", "🐱🎩 cat"]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT_MODELS = ("t5", "mt5", "umt5", "byt5", "bert", "clip", "llama", "qwen2")
+
+
+def trained(model: Any, trainer: Any, split: Any) -> dict[str, Any]:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = split
+    tokenizer.train_from_iterator(LINES * 3, trainer)
+    return json.loads(tokenizer.to_str())["model"]
+
+
+def byte_pairs(*special: str) -> dict[str, Any]:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False
+    )
+    model = trained(models.BPE(), trainer, pre_tokenizers.ByteLevel(add_prefix_space=False))
+    return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
+
+
+def unigrams() -> list[tuple[str, float]]:
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=80, special_tokens=special, unk_token="<unk>", show_progress=False)
+    return [tuple(pair) for pair in trained(models.Unigram(), trainer, pre_tokenizers.Metaspace())["vocab"]]
+
+
+def make_text_model(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    torch.manual_seed(7)
+    if "t5" in name:
+        vocab = unigrams()
+        tokenizer = (
+            transformers.ByT5Tokenizer() if name == "byt5" else transformers.T5Tokenizer(vocab=vocab, extra_ids=0)
+        )
+        kind = {"mt5": "MT5", "umt5": "UMT5"}.get(name, "T5")
+        config = getattr(transformers, f"{kind}Config")(
+            vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=3, num_heads=2
+        )
+        return tokenizer, getattr(transformers, f"{kind}EncoderModel")(config).eval()
+    if name == "bert":
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(" ".join(LINES))), "cat", "red", "##s"]
+        tokenizer = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    elif name == "clip":
+        vocab = byte_pairs("<|startoftext|>", "<|endoftext|>")["vocab"]
+        letters = sorted(word for word in vocab if len(word) == 1)
+        vocab |= {f"{letter}</w>": len(vocab) + number for number, letter in enumerate(letters)}
+        tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=[])
+    elif name == "llama":
+        # Characters that it does not know are read as bytes, as in the released ones.
+        words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"abcdehilnrtu"]
+        vocab = {word: number for number, word in enumerate(words)}
+        tokenizer = transformers.LlamaTokenizer(vocab=vocab, merges=[], add_bos_token=True)
+    else:
+        parts = byte_pairs("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+        tokenizer = transformers.Qwen2Tokenizer(**parts, padding_side="left")
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+        tokenizer.chat_template = CHATML
+    kinds = {"bert": ("BertConfig", "BertModel"), "clip": ("CLIPTextConfig", "CLIPTextModel")}
+    kinds |= {"llama": ("LlamaConfig", "LlamaForCausalLM"), "qwen2": ("Qwen2Config", "Qwen2Model")}
+    config = getattr(transformers, kinds[name][0])(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=128,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return tokenizer, getattr(transformers, kinds[name][1])(config).eval()
+
+
+@pytest.fixture(scope="session")
+def text_models() -> Callable[[str], tuple[PreTrainedTokenizerBase, PreTrainedModel]]:
+    """Give a function that returns a real tokenizer and a random text model of width 16 with 3 layers, by name."""
+    return functools.cache(make_text_model)

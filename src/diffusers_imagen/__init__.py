@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
     from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
     from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
+    from diffusers_imagen.pipelines.modular_blocks import (
+        ImagenPicturesBlock,
+        ImagenStageBlock,
+        ImagenTextBlock,
+        cascade_blocks,
+        modular_cascade,
+    )
     from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
     from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput
 
@@ -26,11 +33,16 @@ __all__ = [
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
+    "ImagenPicturesBlock",
     "ImagenPytorchUNet2DConditionModel",
+    "ImagenStageBlock",
+    "ImagenTextBlock",
     "ImagenUNet2DConditionModel",
     "UNetAutoGuidance",
     "__version__",
     "builtin_path",
+    "cascade_blocks",
+    "modular_cascade",
 ]
 
 _SOURCES = {
@@ -38,10 +50,15 @@ _SOURCES = {
     "EfficientUNet2DConditionModel": "diffusers_imagen.models.unet_efficient",
     "ImagenCascadeOutput": "diffusers_imagen.pipelines.pipeline_output",
     "ImagenCascadePipeline": "diffusers_imagen.pipelines.pipeline_imagen_cascade",
+    "ImagenPicturesBlock": "diffusers_imagen.pipelines.modular_blocks",
     "ImagenPytorchUNet2DConditionModel": "diffusers_imagen.models.unet_imagen_pytorch",
+    "ImagenStageBlock": "diffusers_imagen.pipelines.modular_blocks",
+    "ImagenTextBlock": "diffusers_imagen.pipelines.modular_blocks",
     "ImagenUNet2DConditionModel": "diffusers_imagen.models.unet_imagen",
     "UNetAutoGuidance": "diffusers_imagen.guiders.unet_auto_guidance",
     "builtin_path": "diffusers_imagen.builtin.library",
+    "cascade_blocks": "diffusers_imagen.pipelines.modular_blocks",
+    "modular_cascade": "diffusers_imagen.pipelines.modular_blocks",
     # Diffusers looks for the base class of a component in the namespace of its library.
     "BaseGuidance": "diffusers.guiders.guider_utils",
     "DiffusionPipeline": "diffusers.pipelines.pipeline_utils",

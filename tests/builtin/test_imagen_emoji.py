@@ -37,6 +37,31 @@ def test_the_encoder_reads_as_its_source_says(folder):
     assert cosine_similarity(means[0], means[1], dim=0).item() == pytest.approx(0.8869, abs=2e-4)
 
 
+def test_the_encoder_reads_any_text(pipe, monkeypatch):
+    prompts = [
+        "a cat wearing a hat",
+        "一只戴着帽子的猫",
+        "قطة ترتدي قبعة",
+        "🐱🎩",
+        "a\x00cat\n",
+        "cat " * 2500,
+        "",
+        "\t",
+    ]
+    states, mask, _, _ = pipe.encode_prompt(prompts)
+    assert states.shape == (8, 64, 768)
+    assert states.isfinite().all()
+    counts = mask.sum(1).tolist()
+    assert counts[5:] == [64, 0, 0]
+    assert min(counts[:5]) > 4
+    # Alone, and with a tokenizer that pads on the other side, a prompt has the same states.
+    monkeypatch.setattr(pipe.tokenizer, "padding_side", "left")
+    for row, prompt in enumerate(prompts[:3]):
+        alone, alone_mask, _, _ = pipe.encode_prompt(prompt)
+        assert alone_mask.all()
+        torch.testing.assert_close(alone[0], states[row, : counts[row]], rtol=0, atol=1e-5)
+
+
 def test_the_packed_files_keep_their_sizes():
     sizes = {path.name: path.stat().st_size for path in PACKED.glob("*.safetensors")}
     assert max(sizes.values()) <= MAX_FILE_BYTES

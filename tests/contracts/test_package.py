@@ -21,11 +21,16 @@ PUBLIC = [
     "EfficientUNet2DConditionModel",
     "ImagenCascadeOutput",
     "ImagenCascadePipeline",
+    "ImagenPicturesBlock",
     "ImagenPytorchUNet2DConditionModel",
+    "ImagenStageBlock",
+    "ImagenTextBlock",
     "ImagenUNet2DConditionModel",
     "UNetAutoGuidance",
     "__version__",
     "builtin_path",
+    "cascade_blocks",
+    "modular_cascade",
 ]
 IMPORT_ALONE = """
 import sys

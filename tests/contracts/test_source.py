@@ -14,7 +14,11 @@ FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py"))
 # Who may read Diffusers' private names, and what every pipeline of Diffusers has to set or read.
 MAY_READ_PRIVATE = ("schedulers/", "models/", "_diffusers_plugin.py")
 PIPELINES_HOOKS = {"_execution_device", "_optional_components", "_callback_tensor_inputs"}
-PIPELINES = ("pipelines/pipeline_imagen_cascade.py", "pipelines/stored_pipeline.py")
+PIPELINES = (
+    "pipelines/pipeline_imagen_cascade.py",
+    "pipelines/stored_pipeline.py",
+    "pipelines/modular_blocks.py",
+)
 # What passes unnamed keywords on to the host, whose own signature that is.
 TAKE_KEYWORDS = {
     "pipelines/stored_pipeline.py": ["from_pretrained", "register_modules", "save_pretrained", "_save"],

@@ -1,6 +1,7 @@
 """Trained parts on disk to a cascade, and parts that make none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,12 @@ def test_assembled_cascade_draws_what_its_parts_draw(
 ) -> None:
     stages = order_stages([saved / "unet", saved / "sr_unet_1"])
     settings = {"base": {"num_inference_steps": 2, "guidance_scale": 2.0}, "sr_1": {"num_inference_steps": 2}}
-    assemble(stages, saved, TEXT, settings, tmp_path / "new" / "cascade")
+    text = replace(TEXT, template="a {prompt} </s>", template_tokens="after")
+    assemble(stages, saved, text, settings, tmp_path / "new" / "cascade")
     pipe = ImagenCascadePipeline.from_pretrained(tmp_path / "new" / "cascade")
     pipe.set_progress_bar_config(disable=True)
 
-    parts = make_cascade(2, settings, scheduler=pipe.scheduler, sr_scheduler_1=pipe.sr_scheduler_1)
+    parts = make_cascade(2, settings, text=text.saved(), scheduler=pipe.scheduler, sr_scheduler_1=pipe.sr_scheduler_1)
     drawn = [one("a red cat", generator=seeded(0), output_type="latent").images for one in (pipe, parts)]
     assert torch.equal(*drawn)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["cascade"]

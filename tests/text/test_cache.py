@@ -240,3 +240,25 @@ def test_file_in_place_of_a_folder_is_refused(
 
     with pytest.raises(ValueError, match="which is a file; give a folder"):
         TextEmbeddingCache.build(CAPTIONS, tokenizer, t5, TextSettings(), tmp_path / "old.safetensors")
+
+
+def test_caches_from_before_there_were_templates_are_found(
+    t5: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    TextEmbeddingCache.build(["a cat"], tokenizer, t5, TextSettings(), tmp_path)
+
+    with safe_open(files(tmp_path)[0], framework="pt") as file:
+        assert json.loads(file.metadata()["settings"]) == {
+            "layers": [-1],
+            "prefix": "",
+            "max_length": 128,
+            "padding": None,
+            "null_empty": True,
+            "masked": True,
+            "captions": "as_is",
+        }
+
+
+def test_half_a_character_is_refused(t5: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match="`captions` holds '\\\\ud800', half a character"):
+        TextEmbeddingCache.build(["\ud800"], tokenizer, t5, TextSettings())

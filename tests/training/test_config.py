@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from diffusers_imagen.text.encoding import TextSettings
 from diffusers_imagen.training.config import TrainConfig, load_config
 
 MakeConfig = Callable[..., TrainConfig]
@@ -186,3 +187,11 @@ def test_pictures_are_kept_in_memory_up_to_four_gibibytes(make_config: MakeConfi
     assert not data.fits_in_memory(1366)
     assert make_config(data={"in_memory": True}).data.fits_in_memory(10**9)
     assert not make_config(data={"in_memory": False}).data.fits_in_memory(1)
+
+
+def test_settings_of_the_text_reach_the_encoder(write: Callable[..., Path]) -> None:
+    text = {"layers": [1, 2], "prefix": "a ", "max_length": 9, "template": "user: {prompt}", "template_tokens": "all"}
+    settings = load_config(write(text={"folder": "t", **text})).text.settings
+    assert settings == TextSettings((1, 2), "a ", 9, template="user: {prompt}", template_tokens="all")
+    with pytest.raises(ValueError, match="`template` is 'user'; give a text that holds"):
+        load_config(write(text={"folder": "t", "template": "user"}))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Of an enlargement: noise on the smaller picture hides what its base draws otherwise than real pictures are.
 _NOISE_LEVEL = 0.05
-_TEXT_FIELDS = ("layers", "prefix", "max_length")
+_TEXT_FIELDS = ("layers", "prefix", "max_length", "template", "template_tokens")
 
 
 def assemble(
@@ -94,7 +94,7 @@ def text_settings(given: Mapping[str, Any], runs: Mapping[Path, Mapping[str, Any
     """Settle how prompts are encoded: as was given, else as the runs did, else by default.
 
     Args:
-        given: `layers` ("7,12"), `prefix` and `max_length`, each a value or None.
+        given: `layers` ("7,12"), `prefix` and `max_length`, each a value or None; the template is the runs'.
         runs: The runs' configurations by their U-Nets' folders.
 
     Raises:
@@ -102,11 +102,12 @@ def text_settings(given: Mapping[str, Any], runs: Mapping[Path, Mapping[str, Any
     """
     from diffusers_imagen.text.encoding import TextSettings
 
-    values = {}
+    values: dict[str, Any] = {}
     for name in _TEXT_FIELDS:
-        value = given[name]
+        value = given.get(name)
         if value is None:
-            value = agreed(f"text.{name}", {str(folder): run["text"][name] for folder, run in runs.items()})
+            # Runs from before there were templates do not name them.
+            value = agreed(f"text.{name}", {str(folder): run["text"].get(name) for folder, run in runs.items()})
         elif name == "layers":
             try:
                 value = tuple(int(layer) for layer in value.split(","))

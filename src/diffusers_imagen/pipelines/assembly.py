@@ -152,7 +152,7 @@ def _join(
         sr_unet_2=unets.get("sr_2"),
         sr_scheduler_2=schedulers.get("sr_2"),
         stages={stage: dict(settings.get(stage, {})) for stage in stages},
-        text={"layers": list(text.layers), "prefix": text.prefix, "max_length": text.max_length},
+        text=text.saved(),
     )
 
 

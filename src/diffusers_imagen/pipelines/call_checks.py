@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusers_imagen.pipelines.stage_settings import is_integer
+from diffusers_imagen.text.captions import check_characters
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -23,7 +24,7 @@ def check_prompt(name: str, prompt: Any) -> None:
         ValueError: naming the argument and its value.
     """
     if isinstance(prompt, str):
-        _check_characters(name, prompt)
+        check_characters(name, prompt)
         return
     if not isinstance(prompt, list | tuple):
         raise ValueError(f"`{name}` is {prompt!r} ({type(prompt).__name__}); give a string or a list of strings.")
@@ -32,16 +33,7 @@ def check_prompt(name: str, prompt: Any) -> None:
     for item in prompt:
         if not isinstance(item, str):
             raise ValueError(f"`{name}` holds {item!r} ({type(item).__name__}); give strings only.")
-        _check_characters(name, item)
-
-
-def _check_characters(name: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"`{name}` holds {text[error.start : error.end]!r}, half a character; give text in valid Unicode (UTF-8)."
-        ) from error
+        check_characters(name, item)
 
 
 def check_texts(

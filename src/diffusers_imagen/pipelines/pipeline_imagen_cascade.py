@@ -29,11 +29,13 @@ from diffusers_imagen.pipelines.call_checks import (
     select_stages,
     stage_sizes,
 )
-from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl, denoise_stage
+from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl
 from diffusers_imagen.pipelines.guider_plan import stage_guiders
 from diffusers_imagen.pipelines.pictures import finished_pictures, given_pictures, shrunk
 from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput, Pictures
+from diffusers_imagen.pipelines.prompt_caching import PromptCaching
 from diffusers_imagen.pipelines.released_pictures import marked_pictures, safe_pictures
+from diffusers_imagen.pipelines.stage_drawing import draw_stage
 from diffusers_imagen.pipelines.stage_plan import check_unets, plan_stages
 from diffusers_imagen.pipelines.stage_settings import (
     STAGES,
@@ -54,7 +56,7 @@ from diffusers_imagen.pipelines.text_batches import (
     repeated,
     text_settings,
 )
-from diffusers_imagen.text.encoding import TextEmbeddings, encode_text
+from diffusers_imagen.text.encoding import TextEmbeddings
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -70,7 +72,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class ImagenCascadePipeline(StoredPipeline):
+class ImagenCascadePipeline(PromptCaching, StoredPipeline):
     """Draw pictures from text with a cascade of pixel diffusion models (Imagen, arXiv:2205.11487).
 
     Args:
@@ -378,24 +380,20 @@ class ImagenCascadePipeline(StoredPipeline):
                 break
             self._align(self._unets[plan.name])
             text = encoded[texts[plan.name]]
-            first = plan.noise_drawn_first(batch_size, latents if plan is plans[0] else None, generator, device)
-            condition = plan.condition(TextEmbeddings(*text[:2]), TextEmbeddings(*text[2:]), small, generator)
-            steps = plan.set_timesteps(device)
             stage_guider = guiders.get(plan.name)
             self._guidance_scale = plan.settings.guidance_scale if stage_guider is None else stage_guider.scale
-            with self.progress_bar(total=len(steps)) as progress:
+            with self.progress_bar(total=counts[len(finished)]) as progress:
                 progress.set_description(plan.name)
                 done = sum(counts[: len(finished)])
                 control = self._control(done, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
-                # The noise gets no name here: it would be held until the last step.
-                small = denoise_stage(
-                    plan.model,
-                    plan.bridge,
-                    steps,
-                    plan.starting_noise(batch_size, first, generator, device),
-                    condition,
-                    plan.settings,
+                small = draw_stage(
+                    plan,
+                    TextEmbeddings(*text[:2]),
+                    TextEmbeddings(*text[2:]),
+                    small,
                     control,
+                    device,
+                    latents if plan is plans[0] else None,
                     generator,
                     stage_guider,
                 )
@@ -428,8 +426,7 @@ class ImagenCascadePipeline(StoredPipeline):
         if embeds is not None:
             return given_text(embeds, mask)
         settings = text_settings(self.config.text, self._text_shape, self.text_encoder)
-        self._align(self.text_encoder)
-        return encode_text(prompts or (), self.tokenizer, self.text_encoder, settings)
+        return self._encode(prompts or (), settings)
 
     def _checked(self, stage: str, pictures: Pictures, output_type: str) -> Pictures:
         pictures = safe_pictures(

@@ -18,6 +18,13 @@ from diffusers_imagen.schedulers.bridge import bridge_for
 from diffusers_imagen.schedulers.family import SchedulerBridge
 from diffusers_imagen.text.encoding import TextEmbeddings
 
+# The pipeline's components that make a stage: its U-Net and its scheduler.
+STAGE_COMPONENTS = {
+    "base": ("unet", "scheduler"),
+    "sr_1": ("sr_unet_1", "sr_scheduler_1"),
+    "sr_2": ("sr_unet_2", "sr_scheduler_2"),
+}
+
 
 @dataclass(frozen=True)
 class StagePlan:

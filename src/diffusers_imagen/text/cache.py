@@ -6,11 +6,9 @@ The cache lies in memory, or in a folder with a subfolder for each encoder and s
 """
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +25,10 @@ from diffusers_imagen.text.cache_files import (
     read_block,
     write_block,
 )
+from diffusers_imagen.text.cache_identity import cache_identity, identity_name
 from diffusers_imagen.text.encoding import TextEmbeddings, TextSettings, encode_text
 
 _logger = logging.getLogger(__name__)
-
-_WEIGHT_SAMPLES = 1024
 
 
 class TextEmbeddingCache:
@@ -92,8 +89,8 @@ class TextEmbeddingCache:
         if path is not None and Path(path).is_file():
             raise ValueError(f"`path` is {str(path)!r}, which is a file; give a folder, which may be new.")
         width = encode_text(["a"], tokenizer, text_encoder, settings).hidden_states.shape[-1]
-        identity = _identity(tokenizer, text_encoder, settings)
-        folder = None if path is None else Path(path) / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        identity = cache_identity(tokenizer, text_encoder, settings)
+        folder = None if path is None else Path(path) / identity_name(identity)
         blocks = {} if folder is None else _read_all(folder)
         if folder is not None and source is not None and _is_complete(folder, source, blocks):
             return cls(list(blocks.values()), width)
@@ -184,28 +181,6 @@ def _encode_ragged(
         states, mask = encoded.hidden_states.to("cpu", torch.bfloat16), encoded.mask.cpu()
         rows += [states[place][mask[place]] for place in range(len(states))]
     return rows
-
-
-def _identity(
-    tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel, settings: TextSettings
-) -> dict[str, str]:
-    """Describe everything but the captions that the embeddings depend on."""
-    return {
-        "format": "1",
-        "encoder": f"{type(text_encoder).__name__} {_fingerprint(tokenizer, text_encoder)}",
-        "settings": json.dumps(asdict(settings) | {"padding": None}, sort_keys=True),
-    }
-
-
-def _fingerprint(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> str:
-    """Hash the tokenizer's vocabulary and evenly spaced values of every weight: seconds for the largest encoders."""
-    digest = hashlib.sha256(type(text_encoder).__name__.encode())
-    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    for name, weight in text_encoder.state_dict().items():
-        values = weight.flatten()
-        values = values[:: max(1, len(values) // _WEIGHT_SAMPLES)].cpu().double()
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode() + values.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _read_all(folder: Path) -> dict[str, CacheBlock]:

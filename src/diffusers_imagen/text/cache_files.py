@@ -7,6 +7,7 @@ decided in `cache.py`, which calls this.
 
 import hashlib
 import os
+import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from diffusers_imagen.text.captions import check_characters
 
 Numbers = npt.NDArray[np.int64]
 
@@ -61,7 +64,8 @@ class CacheBlock:
 
 def make_block(captions: list[str], rows: list[Tensor], width: int) -> CacheBlock:
     """Put the hidden states (L, D) of captions together, `width` being D."""
-    tokens = torch.cat([torch.zeros(0, width, dtype=torch.bfloat16), *rows]).contiguous()
+    dtype = rows[0].dtype if rows else torch.bfloat16
+    tokens = torch.cat([torch.zeros(0, width, dtype=dtype), *rows]).contiguous()
     return CacheBlock(
         np.array([caption_hash(caption) for caption in captions], np.int64),
         np.cumsum([0, *map(len, rows)], dtype=np.int64),
@@ -82,14 +86,19 @@ def write_block(folder: Path, block: CacheBlock, metadata: Mapping[str, str]) ->
         The file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(block.hashes.tobytes()).hexdigest()[:16]}.safetensors"
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path = folder / block_name(block.hashes)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     tensors = {name: torch.from_numpy(getattr(block, name)) for name in ("hashes", "offsets", "checksums")}
     save_file({"tokens": block.tokens, **tensors}, temporary, metadata={**metadata, "table": _table_digest(block)})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
     return path
+
+
+def block_name(hashes: Numbers) -> str:
+    """Give the name of the file that holds the captions of these hashes (N,)."""
+    return f"{hashlib.sha256(hashes.tobytes()).hexdigest()[:16]}.safetensors"
 
 
 def read_block(path: Path) -> CacheBlock:
@@ -112,7 +121,12 @@ def read_block(path: Path) -> CacheBlock:
 
 
 def caption_hash(caption: str) -> int:
-    """Give the number of 64 bits under which a caption's embedding is kept."""
+    """Give the number of 64 bits under which a caption's embedding is kept.
+
+    Raises:
+        ValueError: If the caption is no valid Unicode.
+    """
+    check_characters("captions", caption)
     return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8], "big", signed=True)
 
 

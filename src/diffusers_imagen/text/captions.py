@@ -25,3 +25,21 @@ def prepared_captions(prompts: Sequence[str], captions: Captions) -> Sequence[st
     cleaner = IFPipeline.__new__(IFPipeline)
     cleaned: list[str] = cleaner._text_preprocessing(list(prompts), clean_caption=True)
     return cleaned
+
+
+def check_characters(name: str, text: str) -> None:
+    """Refuse text that no tokenizer can read.
+
+    Args:
+        name: the argument that holds it, for the message.
+        text: what is checked.
+
+    Raises:
+        ValueError: half of a surrogate pair, which is no character of Unicode.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"`{name}` holds {text[error.start : error.end]!r}, half a character; give text in valid Unicode (UTF-8)."
+        ) from error

@@ -5,19 +5,18 @@ T5-like encoders, encoder-decoders, BERT-like models, CLIP's text model and deco
 `encode_text`. Called by the pipelines for each prompt and by `cache.py` for training captions.
 """
 
-import logging
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import takewhile
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diffusers_imagen.text.captions import Captions, prepared_captions
-
-_logger = logging.getLogger(__name__)
+from diffusers_imagen.text.captions import Captions, check_characters, prepared_captions
+from diffusers_imagen.text.templates import split_template
+from diffusers_imagen.text.tokens import TemplateTokens, TokenRow, tokenize
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,10 @@ class TextSettings:
         null_empty: Give an empty prompt a mask without a single token, so that a U-Net uses its learned null text.
         masked: Mask the padding. Without, the encoder's states of the padding are text as well, as DeepFloyd IF has it.
         captions: What is done to a prompt first, "as_is" for nothing; see `captions.py`.
+        template: Text around prefix and prompt that holds "{prompt}" once, for language models that follow
+            instructions; `templates.chat_template` makes it. It holds all special tokens itself. None for nothing.
+        template_tokens: Which of the template's own tokens U-Nets see, and `max_length` counts: "none", those "after"
+            the prompt, which have read it in a decoder, or "all".
 
     Raises:
         ValueError: If a value is outside what is said above.
@@ -45,6 +48,8 @@ class TextSettings:
     null_empty: bool = True
     masked: bool = True
     captions: Captions = "as_is"
+    template: str | None = None
+    template_tokens: TemplateTokens = "none"
 
     def __post_init__(self) -> None:
         """Take lists, as JSON gives them, for `layers`, and check the rest."""
@@ -59,6 +64,21 @@ class TextSettings:
             raise ValueError(f"`captions` is {self.captions!r}; choose one of {', '.join(get_args(Captions))}.")
         if self.null_empty and not self.masked:
             raise ValueError("`null_empty` is True, but without a mask (`masked`) there is no null text; give False.")
+        if self.template_tokens not in get_args(TemplateTokens):
+            raise ValueError(f"`template_tokens` is {self.template_tokens!r}; choose 'none', 'after' or 'all'.")
+        if self.template is not None:
+            split_template(self.template)
+            if not self.masked:
+                raise ValueError(
+                    "`template` is given without a mask (`masked`), so its tokens cannot be cut; give None."
+                )
+
+    def saved(self) -> dict[str, Any]:
+        """Give what a pipeline saves as its `text`, in JSON's types; what is not named is the default."""
+        always = {"layers": list(self.layers), "prefix": self.prefix, "max_length": self.max_length}
+        default = TextSettings()
+        others = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in always}
+        return always | {name: value for name, value in others.items() if value != getattr(default, name)}
 
 
 @dataclass(frozen=True)
@@ -96,21 +116,56 @@ def encode_text(
             or positions that `settings` asks for.
     """
     check_text_settings(settings, text_encoder)
-    _check_prompts(prompts)
-    rows = _tokenize(prepared_captions(prompts, settings.captions), tokenizer, settings)
-    width = settings.max_length if settings.padding == "max_length" else max(1, *map(len, rows))
-    input_ids, mask = _pad(rows, width, _padding_id(tokenizer), text_encoder.device)
-    encoder = text_encoder.get_encoder() if text_encoder.config.is_encoder_decoder else text_encoder
-    output = encoder(input_ids=input_ids, attention_mask=mask.long(), output_hidden_states=True, return_dict=True)
-    states = torch.cat([output.hidden_states[layer] for layer in settings.layers], dim=-1)
+    rows = token_rows(prompts, tokenizer, settings)
+    unseen = max(len(row.ids) - (row.stop - row.start) for row in rows)
+    _check_positions(settings.max_length, text_encoder, unseen)
+    if settings.padding == "max_length":
+        width, read = settings.max_length, settings.max_length + unseen
+    else:
+        width, read = max(1, *(row.stop - row.start for row in rows)), max(1, *(len(row.ids) for row in rows))
+    input_ids, read_mask = _pad(rows, read, _padding_id(tokenizer), text_encoder.device)
+    states = _states(text_encoder, input_ids, read_mask, settings.layers)
+    # An offloaded encoder answers on another device than its weights lie on.
+    states, mask = _seen(states, rows, width)
     if not settings.masked:
-        return TextEmbeddings(states, torch.ones_like(mask, device=states.device))
+        return TextEmbeddings(states, torch.ones_like(mask))
     if settings.null_empty:
         mask = mask & torch.tensor([bool(prompt.strip()) for prompt in prompts], device=mask.device)[:, None]
-    # An offloaded encoder answers on another device than its weights lie on.
-    mask = mask.to(states.device)
     # Filled, not multiplied: attention gives NaN in a row that has no token at all.
     return TextEmbeddings(states.masked_fill(~mask[..., None], 0), mask)
+
+
+def token_rows(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: TextSettings) -> list[TokenRow]:
+    """Check prompts and turn them into the tokens that the encoder reads, with a warning of what is cut off.
+
+    Args:
+        prompts: B prompts.
+        tokenizer: The encoder's tokenizer.
+        settings: Captions, prefix, template and length.
+
+    Raises:
+        ValueError: As `encode_text`.
+    """
+    _check_prompts(prompts)
+    return tokenize(
+        prepared_captions(prompts, settings.captions),
+        tokenizer,
+        settings.max_length,
+        settings.prefix,
+        settings.template,
+        settings.template_tokens,
+    )
+
+
+def _states(text_encoder: PreTrainedModel, input_ids: Tensor, mask: Tensor, layers: tuple[int, ...]) -> Tensor:
+    """Run the encoder and put the states of the layers side by side."""
+    encoder = text_encoder.get_encoder() if text_encoder.config.is_encoder_decoder else text_encoder
+    # A language model's words are not asked for, and those of every token would be the largest thing in memory.
+    words = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(encoder.forward).parameters else {}
+    output = encoder(
+        input_ids=input_ids, attention_mask=mask.long(), output_hidden_states=True, return_dict=True, **words
+    )
+    return torch.cat([output.hidden_states[layer] for layer in layers], dim=-1)
 
 
 def check_text_settings(settings: TextSettings, text_encoder: PreTrainedModel) -> None:
@@ -130,11 +185,17 @@ def check_text_settings(settings: TextSettings, text_encoder: PreTrainedModel) -
             f"`layers` asks for {missing}, but `text_encoder` has the layers 0 (token embeddings) to {count}; "
             f"give numbers from {-count - 1} to {count}."
         )
+    _check_positions(settings.max_length, text_encoder)
+
+
+def _check_positions(max_length: int, text_encoder: PreTrainedModel, unseen: int = 0) -> None:
+    """Refuse more tokens than the encoder has positions for, `unseen` ones of a template among them."""
     limit = _position_limit(text_encoder)
-    if limit is not None and settings.max_length > limit:
+    if limit is not None and max_length + unseen > limit:
+        beside = f", and {unseen} more are the template's" if unseen else ""
         raise ValueError(
-            f"`max_length` is {settings.max_length}, but `text_encoder` has positions for {limit} tokens; "
-            f"give {limit} or less."
+            f"`max_length` is {max_length}{beside}, but `text_encoder` has positions for {limit} tokens; "
+            f"give {limit - unseen} or less."
         )
 
 
@@ -153,40 +214,25 @@ def _check_prompts(prompts: Sequence[str]) -> None:
     for prompt in prompts:
         if not isinstance(prompt, str):
             raise ValueError(f"`prompts` holds {prompt!r} of type {type(prompt).__name__}; give strings only.")
+        check_characters("prompts", prompt)
 
 
-def _tokenize(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: TextSettings) -> list[list[int]]:
-    """Tokenize without padding, cutting what is too long and saying so."""
-    texts = [settings.prefix + prompt for prompt in prompts]
-    options = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-    rows: list[list[int]] = tokenizer(texts, truncation=True, max_length=settings.max_length, **options)["input_ids"]
-    for text, row in zip(texts, rows, strict=True):
-        if len(row) < settings.max_length:
-            continue
-        full = tokenizer(text, **options)["input_ids"]
-        if len(full) > len(row):
-            # The kept row ends in the special tokens of a whole prompt; what both begin with is what was read.
-            kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, full, strict=False)))
-            _logger.warning(
-                "The prompt has %d tokens and only %d are used; this part was cut off: %r",
-                len(full),
-                len(row),
-                _beginning(tokenizer.decode(full[kept:], skip_special_tokens=True)),
-            )
-    return rows
-
-
-def _beginning(text: str, length: int = 80) -> str:
-    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
-
-
-def _pad(rows: list[list[int]], width: int, padding_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _pad(rows: Sequence[TokenRow], width: int, padding_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
     input_ids = torch.full((len(rows), width), padding_id)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
-        input_ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[i, : len(row)] = True
+        input_ids[i, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
+        mask[i, : len(row.ids)] = True
     return input_ids.to(device), mask.to(device)
+
+
+def _seen(states: Tensor, rows: Sequence[TokenRow], width: int) -> tuple[Tensor, Tensor]:
+    """Return the states (B, width, D) of the tokens that U-Nets see, and their mask."""
+    starts, stops = (torch.tensor([getattr(row, name) for row in rows])[:, None] for name in ("start", "stop"))
+    places = starts + torch.arange(width)
+    mask = places < stops
+    places = places.clamp(max=states.shape[1] - 1)
+    return states.take_along_dim(places[..., None].to(states.device), dim=1), mask.to(states.device)
 
 
 def _padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

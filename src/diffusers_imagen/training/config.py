@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from diffusers_imagen.diffusion.resize import ResizeMode
 from diffusers_imagen.diffusion.weighting import WeightKind
 from diffusers_imagen.text.encoding import TextSettings
+from diffusers_imagen.text.tokens import TemplateTokens
 
 # Decoded pictures that are kept where `data.in_memory` leaves it open, in bytes.
 _MEMORY_LIMIT = 4 * 2**30
@@ -140,6 +141,10 @@ class TextConfig:
     """Put before each caption."""
     max_length: int = 128
     """Tokens kept of a caption."""
+    template: str | None = None
+    """Text around each caption that holds "{prompt}" once, for language models that follow instructions."""
+    template_tokens: TemplateTokens = "none"
+    """Which of the template's own tokens the U-Net sees: "none", those "after" the caption, or "all"."""
     cache: bool = True
     """Encode all captions before training and keep them on the disk; False encodes those of each batch, again and
     again, in place of a cache that would be too large."""
@@ -153,7 +158,9 @@ class TextConfig:
     @property
     def settings(self) -> TextSettings:
         """The same as `encode_text` takes it."""
-        return TextSettings(self.layers, self.prefix, self.max_length)
+        return TextSettings(
+            self.layers, self.prefix, self.max_length, template=self.template, template_tokens=self.template_tokens
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

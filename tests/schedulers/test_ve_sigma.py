@@ -1,6 +1,12 @@
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerDiscreteScheduler, LMSDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    LMSDiscreteScheduler,
+)
 from diffusers.schedulers import scheduling_euler_discrete
 
 from diffusers_imagen.schedulers.bridge import bridge_for
@@ -60,3 +66,19 @@ def test_errors_of_the_last_predictions_are_not_multiplied_by_lms():
         predicted = images() + 0.01 * torch.randn(images().shape, generator=generator)
         sample = bridge.step(predicted, t, sample)
     torch.testing.assert_close(sample, predicted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler_class", [HeunDiscreteScheduler, KDPM2AncestralDiscreteScheduler])
+def test_what_a_model_learns_during_a_long_step_is_not_multiplied_by_its_length(scheduler_class):
+    scheduler = scheduler_class(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")
+    bridge = bridge_for(scheduler)
+    timesteps = bridge.set_timesteps(12, "cpu")
+    sample = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * bridge.init_noise_sigma
+    rounds = 0.0
+    for t in timesteps[:2]:
+        # At pure noise the model tells the mean, 0; one evaluation later it sees the picture.
+        sample = bridge.step(images() * rounds, t, sample, generator=torch.Generator().manual_seed(3))
+        rounds = 1.0
+    _, sigma = bridge.noise_level(timesteps[2])
+    spread = (sample / sigma).std()
+    assert 0.9 < spread < 1.1

@@ -1,6 +1,7 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Drive schedulers of the variance-exploding space, sample = x_0 + sigma * eps. Chosen by `bridge.py`."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -57,17 +58,30 @@ class EulerAncestralBridge(VESigmaBridge):
 class HeunBridge(VESigmaBridge):
     """Drive Heun, which evaluates at the end of each step once more and goes on from its beginning.
 
-    A long step from sigma 20000 to 3 and back multiplies the rounding of the sample at 3 by 20000.
+    A long step from sigma 20000 to 3 and back multiplies the rounding of the sample at 3 by 20000, and what the model says at
+    3 and did not say at 20000 by as much: of such a step, the second evaluation is not used, which makes it Euler's.
     """
 
     kept_sample = "sample"
     needs_float64 = True
+    longest_ratio: ClassVar[float] = 10.0
+    """Of the sigmas at a step's beginning and end, up to which the second evaluation is used."""
+
+    def model_output(self, x_0: Tensor, sample: Tensor, t: Tensor, variance: Tensor | None = None) -> Tensor:
+        """Write x_0 as eps, x_0 or v, at the second evaluation of a long step the first one's; the variance is ignored."""
+        if self.scheduler.state_in_first_order:
+            self._first_x_0 = x_0
+        else:
+            begin, end = (float(self.scheduler.sigmas[self._step_index(t) - back]) for back in (1, 0))
+            x_0 = self._first_x_0 if begin > self.longest_ratio * end else x_0
+        return super().model_output(x_0, sample, t, variance)
 
 
 class KDPM2Bridge(HeunBridge):
     """Drive KDPM2, which evaluates at sigma and at a sigma in between, and reads eps and v only."""
 
     prediction_types: ClassVar[tuple[str, ...]] = ("v_prediction", "epsilon")
+    longest_ratio = math.inf
 
     def noise_level(self, t: Tensor) -> tuple[float, float]:
         """Give (1, sigma) of this evaluation."""
@@ -86,6 +100,8 @@ class KDPM2AncestralBridge(KDPM2Bridge):
     in between of sigma and sigma_down, by geometric mean, is sigma_next. The scheduler computes the three in float32,
     which where a step is long makes NaN, and so they are replaced by the exact ones.
     """
+
+    longest_ratio = HeunBridge.longest_ratio
 
     def _sigma_in_between(self, t: Tensor) -> float:
         return float(self.scheduler.sigmas_interpol[self._step_index(t) - 1])

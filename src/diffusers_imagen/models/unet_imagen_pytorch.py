@@ -14,11 +14,11 @@ import torch.nn.functional as F
 # Diffusers finds the loading methods of a component by this name in the component's own module.
 from diffusers import ModelMixin as ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from diffusers_imagen.diffusion.noise import NoiseProcess
+from diffusers_imagen.models.adapter_model import AdapterModel
 from diffusers_imagen.models.unet_imagen_pytorch_attention import AttentionShape
 from diffusers_imagen.models.unet_imagen_pytorch_blocks import CrossEmbed, MapCombiner, ResBlock
 from diffusers_imagen.models.unet_imagen_pytorch_conditioning import (
@@ -43,7 +43,7 @@ EncodedText = tuple[Tensor, Tensor]
 _COMBINER_GROUPS = 8
 
 
-class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, AdapterModel):
     """Predict noise, v or the clean picture as a U-Net that imagen-pytorch trained.
 
     Args:

@@ -31,6 +31,7 @@ from diffusers_imagen.pipelines.call_checks import (
 )
 from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl, denoise_stage
 from diffusers_imagen.pipelines.guider_plan import stage_guiders
+from diffusers_imagen.pipelines.lora import LoraCascade, check_attention_kwargs, scaled_adapters
 from diffusers_imagen.pipelines.pictures import finished_pictures, given_pictures, shrunk
 from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput, Pictures
 from diffusers_imagen.pipelines.released_pictures import marked_pictures, safe_pictures
@@ -70,7 +71,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class ImagenCascadePipeline(StoredPipeline):
+class ImagenCascadePipeline(LoraCascade, StoredPipeline):
     """Draw pictures from text with a cascade of pixel diffusion models (Imagen, arXiv:2205.11487).
 
     Args:
@@ -268,6 +269,7 @@ class ImagenCascadePipeline(StoredPipeline):
         negative_prompt_attention_mask: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        cross_attention_kwargs: Mapping[str, Any] | None = None,
         callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagenCascadeOutput | tuple[Any, dict[str, Any]]:
@@ -306,6 +308,7 @@ class ImagenCascadePipeline(StoredPipeline):
             negative_prompt_attention_mask: their mask.
             output_type: "pil", "np", "pt" (tensors in [0, 1]) or "latent" (tensors in [-1, 1], as they are drawn).
             return_dict: whether to return an `ImagenCascadeOutput` or the tuple `(images, stages)`.
+            cross_attention_kwargs: `{"scale": number}`, the strength of LoRA adapters in this call.
             callback_on_step_end: called as `f(pipe, step, timestep, tensors)` after each step, counted over all
                 stages; may return changed tensors. Diffusers' `PipelineCallback`s say themselves which they get.
             callback_on_step_end_tensor_inputs: which tensors it gets; there is "latents", the noisy picture.
@@ -322,6 +325,7 @@ class ImagenCascadePipeline(StoredPipeline):
         # 1. Settle and check everything before any model runs.
         check_unets(self._unets)
         check_options(num_images_per_prompt, output_type)
+        check_attention_kwargs(cross_attention_kwargs)
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
@@ -383,7 +387,8 @@ class ImagenCascadePipeline(StoredPipeline):
             steps = plan.set_timesteps(device)
             stage_guider = guiders.get(plan.name)
             self._guidance_scale = plan.settings.guidance_scale if stage_guider is None else stage_guider.scale
-            with self.progress_bar(total=len(steps)) as progress:
+            adapters = scaled_adapters(self._unets[plan.name], cross_attention_kwargs)
+            with adapters, self.progress_bar(total=len(steps)) as progress:
                 progress.set_description(plan.name)
                 done = sum(counts[: len(finished)])
                 control = self._control(done, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)

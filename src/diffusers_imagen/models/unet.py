@@ -58,6 +58,8 @@ class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, AdapterModel):
 
     _supports_gradient_checkpointing = True
     _supports_group_offloading = True
+    # Lists of lists, of which only the blocks are called: a hook on a level would never bring its weights back.
+    _group_offload_block_modules = ["down_levels", "up_levels"]  # noqa: RUF012 (the host reads class attributes)
     _no_split_modules = ["ImagenBlock", "TextAdapter"]  # noqa: RUF012 (the host reads class attributes)
     _repeated_blocks = ["ImagenBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = ["norm", "embedding", "text_adapter", "feed_forward"]  # noqa: RUF012

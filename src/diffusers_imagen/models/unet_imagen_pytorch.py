@@ -335,16 +335,20 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, AdapterModel):
         x = first = self.conv_in(x)
         if self.init_block is not None:
             x = self.init_block(x, conditioning)
+        # Lists are returned, not filled: the hooks of offloading hand each level a copy of what it is given.
         skips: list[Tensor] = []
         for level in self.down_levels:
-            x = level(x, conditioning, tokens, skips)
+            x, more = level(x, conditioning, tokens)
+            skips += more
         x = self.mid_block1(x, conditioning, tokens)
         if self.mid_transformer is not None:
             x = self.mid_transformer(x)
         x = self.mid_block2(x, conditioning, tokens)
         maps: list[Tensor] = []
         for level in self.up_levels:
-            x = level(x, conditioning, tokens, skips, maps)
+            skips, own = skips[: -level.num_skips], skips[-level.num_skips :]
+            x, level_map = level(x, conditioning, tokens, own)
+            maps.append(level_map)
         if self.map_combiner is not None:
             x = self.map_combiner(x, maps)
         if self.config.init_to_final_skip:

@@ -337,6 +337,7 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, AdapterModel):
             x = self.init_block(x, conditioning)
         # Lists are returned, not filled: the hooks of offloading hand each level a copy of what it is given.
         skips: list[Tensor] = []
+        level: Any
         for level in self.down_levels:
             x, more = level(x, conditioning, tokens)
             skips += more

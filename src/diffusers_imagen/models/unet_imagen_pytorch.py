@@ -8,6 +8,8 @@ Legend: B batch, C channels, H W height and width, L text tokens, E encoder widt
 width, T width of the conditioning vector.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 

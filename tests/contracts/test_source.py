@@ -21,6 +21,8 @@ PIPELINES = (
 )
 # What passes unnamed keywords on to the host, whose own signature that is.
 TAKE_KEYWORDS = {
+    "models/adapter_model.py": ["load_lora_adapter"],
+    "pipelines/lora.py": ["lora_state_dict", "load_lora_weights"],
     "pipelines/stored_pipeline.py": ["from_pretrained", "register_modules", "save_pretrained", "_save"],
     "models/stored_model.py": ["save_pretrained", "extract_init_dict", "_load_pretrained_model"],
     "models/unet_deepfloyd.py": ["__init__"],

@@ -162,3 +162,16 @@ def test_shift_keeps_the_noise_of_averaged_pixels(kind):
     alpha, sigma = alpha_sigma(large.log_snr(t))
 
     torch.testing.assert_close(2 * torch.log(alpha / (sigma / 4)), small.log_snr(t), rtol=0, atol=1e-9)
+
+
+def test_a_schedule_is_made_inside_a_graph_whose_numbers_are_symbols():
+    # As a U-Net does in `torch.compile(unet, dynamic=True)`, whose configured numbers may differ from call to call.
+    def noise(t: torch.Tensor, limits: dict[str, float]) -> torch.Tensor:
+        return NoiseSchedule("cosine", **limits).log_snr(t)
+
+    compiled = torch.compile(noise, backend="eager", fullgraph=True, dynamic=True)
+    t = torch.linspace(0.1, 0.9, 5)
+    for shift in (0.0, 0.5):
+        limits = {"log_snr_min": -15.0 + shift, "log_snr_max": 15.0 + shift, "shift": shift}
+        torch.testing.assert_close(compiled(t, limits), noise(t, limits))
+    torch.compiler.reset()

@@ -167,3 +167,14 @@ def test_noise_is_told_as_the_model_learned_it():
 def test_a_u_net_that_wants_a_conditioning_picture_drives_no_cascade():
     with pytest.raises(ValueError, match="`condition_image_channels` of the U-Net is 3"):
         stage_model_for(make(condition_image_channels=3))
+
+
+@torch.no_grad()
+def test_weights_offloaded_in_groups_come_back_for_every_block(tmp_path):
+    unet = make()
+    expected = unet(*inputs(unet)).sample
+    # To files: without an accelerator, only there are weights really away.
+    unet.enable_group_offload(
+        "cpu", offload_type="block_level", num_blocks_per_group=1, offload_to_disk_path=str(tmp_path)
+    )
+    torch.testing.assert_close(unet(*inputs(unet)).sample, expected, rtol=0, atol=1e-6)

@@ -56,7 +56,8 @@ class NoiseSchedule:
                 f"`log_snr_min` is {self.log_snr_min} and `log_snr_max` is {self.log_snr_max}; "
                 "give two finite numbers, the smaller one first."
             )
-        if not math.isfinite(self.shift):
+        # Not `math.isfinite`, which `torch.compile(dynamic=True)` cannot follow.
+        if not -math.inf < self.shift < math.inf:
             raise ValueError(f"`shift` is {self.shift}; give a finite number, 0 for none.")
         limit = _LINEAR_LOG_SNR_LIMIT + self.shift
         if self.kind == "linear" and self.log_snr_max > limit:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusers_imagen.diffusion.noise import NoiseProcess, NoiseSchedule
+from diffusers_imagen.models.adapter_model import AdapterModel
 from diffusers_imagen.models.attention import ImagenAttentionBlock, TextKeys
 from diffusers_imagen.models.blocks import Downsample, ImagenBlock, ImagenResBlock, Upsample
 from diffusers_imagen.models.embeddings import ScalarEmbedding, TextAdapter
@@ -44,7 +44,7 @@ class TextMemo:
     keys: dict[nn.Module, TextKeys] = field(default_factory=dict)
 
 
-class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, AdapterModel):
     """Predict the noise process' target from a noisy image, its noise level and a text.
 
     The constructor's arguments belong to the public subclasses, since Diffusers saves what it reads in their
@@ -58,6 +58,8 @@ class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, PeftAdapterMixin):
 
     _supports_gradient_checkpointing = True
     _supports_group_offloading = True
+    # Lists of lists, of which only the blocks are called: a hook on a level would never bring its weights back.
+    _group_offload_block_modules = ["down_levels", "up_levels"]  # noqa: RUF012 (the host reads class attributes)
     _no_split_modules = ["ImagenBlock", "TextAdapter"]  # noqa: RUF012 (the host reads class attributes)
     _repeated_blocks = ["ImagenBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = ["norm", "embedding", "text_adapter", "feed_forward"]  # noqa: RUF012

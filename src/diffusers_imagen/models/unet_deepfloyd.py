@@ -17,6 +17,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel, UNet2DConditionOutput
 from torch import Tensor, nn
 
+from diffusers_imagen.models.adapter_model import AdapterModel
+
 # Diffusers looks for the base class of a component in the namespace of its module.
 __all__ = ["DeepFloydUNet2DConditionModel", "ModelMixin"]
 
@@ -60,7 +62,7 @@ class DeepFloydAttnProcessor:
         return output.transpose(1, 2).reshape(residual.shape) + residual
 
 
-class DeepFloydUNet2DConditionModel(UNet2DConditionModel):
+class DeepFloydUNet2DConditionModel(AdapterModel, UNet2DConditionModel):
     """Predict the noise, and how much of it to draw anew, as DeepFloyd IF's U-Nets do.
 
     The arguments are those of `UNet2DConditionModel`, and so are the weights: either class loads what the other saved,

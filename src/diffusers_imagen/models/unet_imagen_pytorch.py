@@ -8,17 +8,19 @@ Legend: B batch, C channels, H W height and width, L text tokens, E encoder widt
 width, T width of the conditioning vector.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
 # Diffusers finds the loading methods of a component by this name in the component's own module.
 from diffusers import ModelMixin as ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from diffusers_imagen.diffusion.noise import NoiseProcess
+from diffusers_imagen.models.adapter_model import AdapterModel
 from diffusers_imagen.models.unet_imagen_pytorch_attention import AttentionShape
 from diffusers_imagen.models.unet_imagen_pytorch_blocks import CrossEmbed, MapCombiner, ResBlock
 from diffusers_imagen.models.unet_imagen_pytorch_conditioning import (
@@ -43,7 +45,7 @@ EncodedText = tuple[Tensor, Tensor]
 _COMBINER_GROUPS = 8
 
 
-class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, AdapterModel):
     """Predict noise, v or the clean picture as a U-Net that imagen-pytorch trained.
 
     Args:
@@ -335,16 +337,21 @@ class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixi
         x = first = self.conv_in(x)
         if self.init_block is not None:
             x = self.init_block(x, conditioning)
+        # Lists are returned, not filled: the hooks of offloading hand each level a copy of what it is given.
         skips: list[Tensor] = []
+        level: Any
         for level in self.down_levels:
-            x = level(x, conditioning, tokens, skips)
+            x, more = level(x, conditioning, tokens)
+            skips += more
         x = self.mid_block1(x, conditioning, tokens)
         if self.mid_transformer is not None:
             x = self.mid_transformer(x)
         x = self.mid_block2(x, conditioning, tokens)
         maps: list[Tensor] = []
         for level in self.up_levels:
-            x = level(x, conditioning, tokens, skips, maps)
+            skips, own = skips[: -level.num_skips], skips[-level.num_skips :]
+            x, level_map = level(x, conditioning, tokens, own)
+            maps.append(level_map)
         if self.map_combiner is not None:
             x = self.map_combiner(x, maps)
         if self.config.init_to_final_skip:

@@ -55,8 +55,9 @@ class DownLevel(nn.Module):
             self.downsample_last = (WidenConv if is_last else halve)(in_channels, out_channels)
         self.skip_channels = width
 
-    def forward(self, x: Tensor, conditioning: Tensor, tokens: Tensor, skips: list[Tensor]) -> Tensor:
-        """Return the map for the next level and append the skip connections to `skips`."""
+    def forward(self, x: Tensor, conditioning: Tensor, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the map for the next level and this level's skip connections."""
+        skips = []
         if self.downsample_first is not None:
             x = self.downsample_first(x)
         x = self.attending_block(x, conditioning, tokens)
@@ -66,7 +67,7 @@ class DownLevel(nn.Module):
         if self.transformer is not None:
             x = self.transformer(x, tokens)
         skips.append(x)
-        return x if self.downsample_last is None else self.downsample_last(x)
+        return x if self.downsample_last is None else self.downsample_last(x), skips
 
 
 class UpLevel(nn.Module):
@@ -88,21 +89,20 @@ class UpLevel(nn.Module):
         double = ShuffleUpsample if config.pixel_shuffle_upsample else NearestUpsample
         self.upsample = double(width, out_channels) if level > 0 or config.memory_efficient else None
         self.skip_scale = 2**-0.5 if config.scale_skips else 1.0
+        self.num_skips = 1 + len(self.blocks)
 
-    def forward(
-        self, x: Tensor, conditioning: Tensor, tokens: Tensor, skips: list[Tensor], maps: list[Tensor]
-    ) -> Tensor:
-        """Return the map for the next level, take the skip connections from `skips`, append this level's to `maps`."""
-        x = self.attending_block(self._with_skip(x, skips), conditioning, tokens)
-        for block in self.blocks:
-            x = block(self._with_skip(x, skips), conditioning)
+    def forward(self, x: Tensor, conditioning: Tensor, tokens: Tensor, skips: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the map for the next level and this level's own; `skips` are `num_skips`, the last one used first."""
+        last, *others = reversed(skips)
+        x = self.attending_block(self._with_skip(x, last), conditioning, tokens)
+        for block, skip in zip(self.blocks, others, strict=True):
+            x = block(self._with_skip(x, skip), conditioning)
         if self.transformer is not None:
             x = self.transformer(x, tokens)
-        maps.append(x)
-        return x if self.upsample is None else self.upsample(x)
+        return x if self.upsample is None else self.upsample(x), x
 
-    def _with_skip(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        return torch.cat([x, skips.pop() * self.skip_scale], dim=1)
+    def _with_skip(self, x: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat([x, skip * self.skip_scale], dim=1)
 
 
 def level_blocks(

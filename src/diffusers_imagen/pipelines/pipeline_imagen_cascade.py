@@ -31,6 +31,7 @@ from diffusers_imagen.pipelines.call_checks import (
 )
 from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl
 from diffusers_imagen.pipelines.guider_plan import stage_guiders
+from diffusers_imagen.pipelines.lora import LoraCascade, check_attention_kwargs, scaled_adapters
 from diffusers_imagen.pipelines.pictures import finished_pictures, given_pictures, shrunk
 from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput, Pictures
 from diffusers_imagen.pipelines.prompt_caching import PromptCaching
@@ -72,7 +73,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class ImagenCascadePipeline(PromptCaching, StoredPipeline):
+class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
     """Draw pictures from text with a cascade of pixel diffusion models (Imagen, arXiv:2205.11487).
 
     Args:
@@ -270,6 +271,7 @@ class ImagenCascadePipeline(PromptCaching, StoredPipeline):
         negative_prompt_attention_mask: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        cross_attention_kwargs: Mapping[str, Any] | None = None,
         callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagenCascadeOutput | tuple[Any, dict[str, Any]]:
@@ -308,6 +310,7 @@ class ImagenCascadePipeline(PromptCaching, StoredPipeline):
             negative_prompt_attention_mask: their mask.
             output_type: "pil", "np", "pt" (tensors in [0, 1]) or "latent" (tensors in [-1, 1], as they are drawn).
             return_dict: whether to return an `ImagenCascadeOutput` or the tuple `(images, stages)`.
+            cross_attention_kwargs: `{"scale": number}`, the strength of LoRA adapters in this call.
             callback_on_step_end: called as `f(pipe, step, timestep, tensors)` after each step, counted over all
                 stages; may return changed tensors. Diffusers' `PipelineCallback`s say themselves which they get.
             callback_on_step_end_tensor_inputs: which tensors it gets; there is "latents", the noisy picture.
@@ -324,6 +327,7 @@ class ImagenCascadePipeline(PromptCaching, StoredPipeline):
         # 1. Settle and check everything before any model runs.
         check_unets(self._unets)
         check_options(num_images_per_prompt, output_type)
+        check_attention_kwargs(cross_attention_kwargs)
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
@@ -382,7 +386,8 @@ class ImagenCascadePipeline(PromptCaching, StoredPipeline):
             text = encoded[texts[plan.name]]
             stage_guider = guiders.get(plan.name)
             self._guidance_scale = plan.settings.guidance_scale if stage_guider is None else stage_guider.scale
-            with self.progress_bar(total=counts[len(finished)]) as progress:
+            adapters = scaled_adapters(self._unets[plan.name], cross_attention_kwargs)
+            with adapters, self.progress_bar(total=counts[len(finished)]) as progress:
                 progress.set_description(plan.name)
                 done = sum(counts[: len(finished)])
                 control = self._control(done, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)

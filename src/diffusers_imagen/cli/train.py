@@ -86,4 +86,7 @@ def read_settings(config: Path | None, preset: str | None, override: list[str], 
         words += ["--max_steps", str(steps)]
     path = config if preset is None else preset_path(preset)
     settings = load_config(path or "", words)
-    return replace(settings, text=replace(settings.text, folder=str(text_folder(settings.text.folder))))
+    text = replace(settings.text, folder=str(text_folder(settings.text.folder)))
+    pretrained = settings.model.pretrained
+    model = settings.model if pretrained is None else replace(settings.model, pretrained=str(text_folder(pretrained)))
+    return replace(settings, text=text, model=model)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from diffusers_imagen.diffusion.resize import ResizeMode
 from diffusers_imagen.diffusion.weighting import WeightKind
 from diffusers_imagen.text.encoding import TextSettings
+from diffusers_imagen.training.fine_tune_config import LoraConfig
 
 # Decoded pictures that are kept where `data.in_memory` leaves it open, in bytes.
 _MEMORY_LIMIT = 4 * 2**30
@@ -118,7 +119,8 @@ class ModelConfig:
     config: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments of the U-Net."""
     pretrained: str | None = None
-    """Folder of a saved U-Net to start from instead; `config` is then empty."""
+    """Folder to start from instead: of a saved U-Net, of a run, or of a cascade, whose base or first enlargement is
+    taken; on the command line also a built-in cascade's name. `config` is then empty."""
     gradient_checkpointing: bool = False
     """Compute activations twice to save memory."""
 
@@ -304,6 +306,8 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    lora: LoraConfig | None = None
+    """Trains an adapter of low rank in place of the weights of `model.pretrained`; None trains these."""
     output_dir: str
     """Folder of everything that the run writes."""
     max_steps: int
@@ -342,6 +346,10 @@ class TrainConfig:
         _require(limit is None or limit >= 0, "time_limit", limit, "give seconds, or null for no limit")
         _require(processes is None or processes >= 1, "processes", processes, "give at least 1, or null")
         _require(self.seed >= 0, "seed", self.seed, "give a number of at least 0")
+        if self.lora is not None:
+            trained = self.model.pretrained
+            _require(trained is not None, "model.pretrained", trained, "give the U-Net that `lora` is to adapt")
+            _require(not self.ema.post_hoc, "ema.post_hoc", True, "leave it out with `lora`, which has one average")
         if self.model.model_class == "super_resolution":
             factor = self.data.low_res_factor
             for name, value in (("data.size", self.data.size), ("data.crop", self.data.crop_side)):

@@ -35,7 +35,8 @@ class DryRun:
     """Hold what a run would take.
 
     Attributes:
-        parameters: Weights of the U-Net.
+        parameters: Weights of the U-Net, of a LoRA's too.
+        trained: Those of them that are trained.
         memory: The estimate for each process.
         measured: Bytes that two steps really took; None if they were not made or nothing tells.
         pictures: Pictures trained on.
@@ -50,6 +51,7 @@ class DryRun:
     """
 
     parameters: int
+    trained: int
     memory: MemoryEstimate
     measured: int | None
     pictures: int
@@ -72,11 +74,12 @@ class DryRun:
             "averages": memory.averages,
             "activations": memory.activations,
         }
-        yield f"parameters   {self.parameters:,}"
+        few = "" if self.trained == self.parameters else f", of which {self.trained:,} are trained"
+        yield f"parameters   {self.parameters:,}{few}"
         yield f"memory       {memory.total / _MIB:,.0f} MiB a process, estimated: " + ", ".join(
             f"{name} {size / _MIB:,.0f}" for name, size in parts.items()
         )
-        yield "             (parameters x 4 bytes each; activations: what one forward pass keeps for the backward pass)"
+        yield f"             ({'trained ' if few else ''}parameters x 4 bytes each; activations: what one forward pass keeps for the backward pass)"
         if self.measured is not None:
             yield f"             {self.measured / _MIB:,.0f} MiB measured over two steps"
         yield f"data         {self.pictures:,} pictures, {self.captions:,} captions, {self.held_out:,} pictures held out"
@@ -111,7 +114,7 @@ def dry_run(config: TrainConfig) -> DryRun:
     captions = sorted(pictures.captions)
     sampled = [caption or "a" for caption in captions[:: max(1, len(captions) // _CAPTIONS)][:_CAPTIONS]] or ["a"]
     text = encode_text(sampled, tokenizer, text_encoder, config.text.settings)
-    described = describe_unet(config.model)
+    described = describe_unet(config.model, config.lora)
     check_unet(described, config, text.hidden_states.shape[-1])
     memory = estimate_memory(described, config, text.mask.shape[1], accelerator.num_processes)
 
@@ -132,6 +135,7 @@ def dry_run(config: TrainConfig) -> DryRun:
         step_seconds = times[-1]
     return DryRun(
         parameters=sum(parameter.numel() for parameter in described.parameters()),
+        trained=sum(parameter.numel() for parameter in described.parameters() if parameter.requires_grad),
         memory=memory,
         measured=measured,
         pictures=len(pictures),
@@ -151,7 +155,7 @@ def dry_run(config: TrainConfig) -> DryRun:
 def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBatch) -> list[float]:
     """Make two optimizer steps and give the seconds of each; the first one pays for what is made once."""
     torch.manual_seed(config.seed)
-    unet = make_unet(config.model).to(accelerator.device)
+    unet = make_unet(config.model, config.lora).to(accelerator.device)
     if config.channels_last:
         unet = unet.to(memory_format=torch.channels_last)
     averages = [ExponentialAverage(unet, config.ema.decay) for _ in range(3 if config.ema.post_hoc else 1)]

@@ -36,13 +36,15 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.export import export_model
 from diffusers_imagen.training.held_out import HeldOutLoss
+from diffusers_imagen.training.lora import export_lora
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.power_average import PowerAverage
+from diffusers_imagen.training.pretrained import pretrained_digest, pretrained_folder
 from diffusers_imagen.training.progress import Progress
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog, append_line, forget_after
-from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, SNAPSHOTS, UNET, write_run_config
+from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, LORA, SNAPSHOTS, UNET, write_run_config
 from diffusers_imagen.training.sources import captions_of, open_pictures
 from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_unet
 from diffusers_imagen.training.strategy import make_accelerator
@@ -64,7 +66,8 @@ class TrainResult(NamedTuple):
 def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
     """Train one stage, from its newest checkpoint if there is one.
 
-    Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`), `log.jsonl`,
+    Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`; of a
+    LoRA `lora/` instead, for `load_lora_adapter`), `log.jsonl`,
     `held_out.jsonl`, `train_config.json`, `quarantine.jsonl`, `text_cache/`, and if they are asked for
     `snapshots/` and `trackers/`. SIGTERM makes it save and leave.
 
@@ -214,7 +217,7 @@ class _Run:
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(config.seed)
-        unet = make_unet(config.model).to(accelerator.device)
+        unet = make_unet(config.model, config.lora).to(accelerator.device)
         if config.channels_last:
             unet = unet.to(memory_format=torch.channels_last)
         ema: ExponentialAverage[UNet] = ExponentialAverage(unet, config.ema.decay)
@@ -237,9 +240,11 @@ class _Run:
         if checkpoint is None:
             return
         for name, value in self._identity().items():
-            if checkpoint.record[name] != value:
+            # Checkpoints of before there was a choice have nothing of what did not exist.
+            saved = checkpoint.record.get(name)
+            if saved != value:
                 raise ValueError(
-                    f"The run in {str(self._folder)!r} had {name} {checkpoint.record[name]!r}, now it is {value!r}; "
+                    f"The run in {str(self._folder)!r} had {name} {saved!r}, now it is {value!r}; "
                     "give another `output_dir` or what it was."
                 )
         try:
@@ -249,11 +254,14 @@ class _Run:
         _logger.info("Resumed from step %d.", checkpoint.step)
 
     def _identity(self) -> dict[str, Any]:
-        """Say what must not change when a run is resumed, since it decides what each step sees."""
+        """Say what must not change when a run is resumed, since it decides what each step sees or starts from."""
+        lora = self._config.lora
         return {
             "seed": self._config.seed,
             "samples_per_step": self._samples_per_step,
             "data": self._pictures.digest,
+            "lora": None if lora is None else {**asdict(lora), "target_modules": list(lora.target_modules)},
+            "base": None if lora is None else pretrained_digest(pretrained_folder(self._config.model)),
         }
 
     def _text(self, *sources: PictureSource) -> TextEmbeddingCache | OnlineTextEncoder:
@@ -277,14 +285,17 @@ class _Run:
             )
 
     def _save(self) -> None:
-        """Write a checkpoint, unless this step has one, and the averaged U-Net."""
+        """Write a checkpoint, unless this step has one, and the averaged U-Net or its adapter."""
         state = self._state
         if self._accelerator.is_main_process:
             if state.step != self._saved_step:
                 facts = {**self._identity(), "config": asdict(self._config)}
                 save_checkpoint(self._folder / CHECKPOINTS, state.to_checkpoint(facts), self._config.checkpoint.keep)
             # A run killed between the two has a checkpoint of this step, but an older U-Net.
-            export_model(state.ema.model, self._folder / UNET)
+            if self._config.lora is None:
+                export_model(state.ema.model, self._folder / UNET)
+            else:
+                export_lora(state.ema.model, self._folder / LORA)
         self._saved_step = state.step
         self._accelerator.wait_for_everyone()
 

@@ -50,10 +50,10 @@ def estimate_memory(unet: ImagenUNet, config: TrainConfig, text_length: int, pro
         text_length: Tokens of a caption.
         processes: Number of processes, of which several keep another copy of the gradients to exchange.
     """
-    count = sum(parameter.numel() for parameter in unet.parameters())
+    count = sum(parameter.numel() for parameter in _trained(unet))
     averages = 3 if config.ema.post_hoc else 1
     return MemoryEstimate(
-        weights=_FLOAT * count,
+        weights=_FLOAT * sum(parameter.numel() for parameter in unet.parameters()),
         gradients=_FLOAT * count * (1 if processes == 1 else 2),
         optimizer=_moments(unet, config.optimizer.name),
         averages=averages * _FLOAT * count,
@@ -63,17 +63,21 @@ def estimate_memory(unet: ImagenUNet, config: TrainConfig, text_length: int, pro
 
 def _moments(unet: ImagenUNet, name: str) -> int:
     """Count the optimizer's tensors by the state that it makes for a small matrix; 8-bit ones are told by their name."""
-    count = sum(parameter.numel() for parameter in unet.parameters())
+    count = sum(parameter.numel() for parameter in _trained(unet))
     if name.endswith("8bit"):
         return 2 * count
     if name == "Adafactor":
-        return _FLOAT * sum(_factored(parameter) for parameter in unet.parameters())
+        return _FLOAT * sum(_factored(parameter) for parameter in _trained(unet))
     weight = nn.Parameter(torch.zeros(8, 8))
     weight.grad = torch.zeros(8, 8)
     optimizer = optimizer_class(name)([weight], lr=1e-3)
     optimizer.step()
     per_weight = sum(v.numel() for v in optimizer.state[weight].values() if isinstance(v, Tensor)) // weight.numel()
     return _FLOAT * per_weight * count
+
+
+def _trained(unet: ImagenUNet) -> list[nn.Parameter]:
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
 
 def _factored(parameter: Tensor) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from diffusers_imagen.training.config import TrainConfig
 
-CONFIG, LOG, HELD_OUT, UNET = "train_config.json", "log.jsonl", "held_out.jsonl", "unet"
+CONFIG, LOG, HELD_OUT, UNET, LORA = "train_config.json", "log.jsonl", "held_out.jsonl", "unet", "lora"
 CHECKPOINTS, SNAPSHOTS, PREVIEWS, TRACKERS = "checkpoints", "snapshots", "previews", "trackers"
 
 

@@ -17,7 +17,10 @@ from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import Checkpoint
 from diffusers_imagen.training.config import ModelConfig, OptimizerConfig, TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
+from diffusers_imagen.training.fine_tune_config import LoraConfig
+from diffusers_imagen.training.lora import add_lora
 from diffusers_imagen.training.power_average import PowerAverage
+from diffusers_imagen.training.pretrained import pretrained_folder
 
 UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel
 
@@ -31,7 +34,7 @@ class TrainingState:
     Args:
         unet: The U-Net itself, not wrapped.
         ema: Its average.
-        optimizer: Over all parameters of the U-Net, in one group and in their order.
+        optimizer: Over all trained parameters of the U-Net, in one group and in their order.
         power: Power-function averages for profiles chosen afterwards; none without them.
         scaler: The gradient scaler of fp16; None otherwise.
         step: Optimizer steps made, skipped ones too.
@@ -65,8 +68,8 @@ class TrainingState:
             **facts,
         }
         tensors = {
-            "unet": self.unet.state_dict(),
-            "ema": self.ema.model.state_dict(),
+            "unet": self._trained(self.unet),
+            "ema": self._trained(self.ema.model),
             "optimizer": moments,
             **{_power_file(average): average.model.state_dict() for average in self.power},
         }
@@ -92,14 +95,24 @@ class TrainingState:
                 f"`ema.post_hoc` is true, but the run has no averages of `ema.sigma_rels` {lacking}; set it back to what "
                 "it was, or give another `output_dir`."
             )
-        self.unet.load_state_dict(dict(checkpoint.tensors["unet"]))
-        self.ema.model.load_state_dict(dict(checkpoint.tensors["ema"]))
+        for model, name in ((self.unet, "unet"), (self.ema.model, "ema")):
+            model.load_state_dict({**self._frozen(model), **checkpoint.tensors[name]})
         for average in self.power:
             average.model.load_state_dict(dict(checkpoint.tensors[_power_file(average)]))
         self._restore_optimizer(checkpoint.tensors["optimizer"], saved["values"])
         if self.scaler is not None and checkpoint.record["scaler"]:
             self.scaler.load_state_dict(checkpoint.record["scaler"])
         self.step, self.skipped = checkpoint.step, int(checkpoint.record["skipped"])
+
+    def _trained(self, model: UNet) -> dict[str, Tensor]:
+        """Give the state of the U-Net or its average without what stays as it was."""
+        frozen = self._frozen(model)
+        return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+    def _frozen(self, model: UNet) -> dict[str, Tensor]:
+        """Give what a LoRA leaves as it was, the weights under it; nothing where all are trained."""
+        names = {name for name, weight in self.unet.named_parameters() if not weight.requires_grad}
+        return {name: tensor for name, tensor in model.state_dict().items() if name in names}
 
     def _optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Name the optimizer's tensors, and its other values, `<kind>:<parameter>`."""
@@ -111,7 +124,7 @@ class TrainingState:
         return tensors, values
 
     def _restore_optimizer(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        parameters = dict(self.unet.named_parameters())
+        parameters = {name: weight for name, weight in self.unet.named_parameters() if weight.requires_grad}
         places = {name: place for place, name in enumerate(parameters)}
         state: dict[int, dict[str, Any]] = {}
         for key, value in {**tensors, **values}.items():
@@ -132,29 +145,34 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def make_unet(config: ModelConfig) -> UNet:
+def make_unet(config: ModelConfig, lora: LoraConfig | None = None) -> UNet:
     """Make the U-Net of a run, new or from a folder, in float32 and training mode.
 
     Args:
         config: Which one.
+        lora: The adapter that alone is trained; None trains all weights.
 
     Raises:
-        ValueError: If `config.config` has an argument that the U-Net does not know or refuses.
+        ValueError: If `config.config` has an argument that the U-Net does not know or refuses, or there is no U-Net or
+            no layer to adapt.
     """
     if config.pretrained is None:
         unet = _new_unet(config)
     else:
-        unet = _UNET_CLASSES[config.model_class].from_pretrained(config.pretrained, torch_dtype=torch.float32)
+        unet = _UNET_CLASSES[config.model_class].from_pretrained(pretrained_folder(config), torch_dtype=torch.float32)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+    if lora is not None:
+        add_lora(unet, lora)
     return unet.train()
 
 
-def describe_unet(config: ModelConfig) -> UNet:
+def describe_unet(config: ModelConfig, lora: LoraConfig | None = None) -> UNet:
     """Make the U-Net of a run without memory for its weights, on the meta device, in training mode.
 
     Args:
         config: Which one.
+        lora: As `make_unet`.
 
     Raises:
         ValueError: As `make_unet`.
@@ -164,7 +182,9 @@ def describe_unet(config: ModelConfig) -> UNet:
             unet = _new_unet(config)
         else:
             unet_class = _UNET_CLASSES[config.model_class]
-            unet = unet_class.from_config(unet_class.load_config(config.pretrained))
+            unet = unet_class.from_config(unet_class.load_config(pretrained_folder(config)))
+        if lora is not None:
+            add_lora(unet, lora)
     return unet.train()
 
 

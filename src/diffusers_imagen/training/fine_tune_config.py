@@ -1,0 +1,33 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Describe what only a fine-tuning has: an adapter in place of all weights. Parts of `TrainConfig`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Say which low-rank changes are trained while the U-Net's own weights stay (arXiv:2106.09685)."""
+
+    rank: int = 8
+    """Of the matrix that is added to each layer's."""
+    alpha: float | None = None
+    """The added matrix counts alpha / rank times; None for the rank itself, a factor of 1."""
+    dropout: float = 0.0
+    """Share in [0, 1) of an adapter's inputs that are set to 0 in training."""
+    layers: Literal["attention", "all"] = "attention"
+    """"attention" adapts the projections of attention, "all" every linear layer and convolution but the first, the
+    last and those that halve the picture."""
+    target_modules: tuple[str, ...] = ()
+    """Names of layers, or ends of them after a dot, in place of what `layers` says."""
+
+    def __post_init__(self) -> None:
+        """Refuse values outside what is said above."""
+        if self.rank < 1:
+            raise ValueError(f"`lora.rank` is {self.rank!r}; give at least 1, such as 8.")
+        if self.alpha is not None and not self.alpha > 0:
+            raise ValueError(f"`lora.alpha` is {self.alpha!r}; give a number above 0, or null for the rank.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`lora.dropout` is {self.dropout!r}; give a share in [0, 1).")
+        if self.layers not in ("attention", "all"):
+            raise ValueError(f"`lora.layers` is {self.layers!r}; choose attention or all.")

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from diffusers_imagen.diffusion.resize import ResizeMode
 from diffusers_imagen.diffusion.weighting import WeightKind
 from diffusers_imagen.text.encoding import TextSettings
-from diffusers_imagen.training.fine_tune_config import LoraConfig
+from diffusers_imagen.training.fine_tune_config import LoraConfig, PriorConfig
 
 # Decoded pictures that are kept where `data.in_memory` leaves it open, in bytes.
 _MEMORY_LIMIT = 4 * 2**30
@@ -43,6 +43,8 @@ class DataConfig:
     captions: tuple[str, ...] = ()
     """Fields that hold captions, each a string or a list of strings: of `metadata.jsonl` and of datasets, by default
     `text`, or of the shards' `.json` members, by default their `.txt` members instead."""
+    prompts: tuple[str, ...] = ()
+    """Captions of those pictures of a folder that have no `.txt` file, such as one for all: "a sks cat"."""
     split: str = "train"
     """Split of a dataset."""
     image_column: str = "image"
@@ -308,6 +310,8 @@ class TrainConfig:
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     lora: LoraConfig | None = None
     """Trains an adapter of low rank in place of the weights of `model.pretrained`; None trains these."""
+    prior: PriorConfig | None = None
+    """Mixes pictures of what is to be kept into every batch; None for none."""
     output_dir: str
     """Folder of everything that the run writes."""
     max_steps: int
@@ -350,10 +354,21 @@ class TrainConfig:
             trained = self.model.pretrained
             _require(trained is not None, "model.pretrained", trained, "give the U-Net that `lora` is to adapt")
             _require(not self.ema.post_hoc, "ema.post_hoc", True, "leave it out with `lora`, which has one average")
+        if self.prior is not None:
+            for name in ("bucket_multiple", "low_res_folder"):
+                value = getattr(self.data, name)
+                _require(value is None, f"data.{name}", value, "leave it out with `prior`, whose pictures have none")
         if self.model.model_class == "super_resolution":
             factor = self.data.low_res_factor
             for name, value in (("data.size", self.data.size), ("data.crop", self.data.crop_side)):
                 _require(value % factor == 0, name, value, f"give a multiple of `data.low_res_factor`, {factor}")
+
+    @property
+    def pass_size(self) -> int:
+        """Samples of one forward pass in one process, prior ones too."""
+        if self.prior is None:
+            return self.batch_size
+        return self.batch_size + (self.batch_size if self.prior.batch_size is None else self.prior.batch_size)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -21,6 +21,7 @@ from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.memory import MemoryEstimate, estimate_memory, peak_memory
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.optimizers import make_optimizer
+from diffusers_imagen.training.prior import missing_pictures, prior_config
 from diffusers_imagen.training.sources import open_pictures
 from diffusers_imagen.training.state import check_unet, describe_unet, make_unet
 from diffusers_imagen.training.strategy import make_accelerator
@@ -42,6 +43,7 @@ class DryRun:
         pictures: Pictures trained on.
         captions: Different captions of these.
         held_out: Pictures held out.
+        prior: Prior pictures, those of them that are still to be drawn, and how many are in each batch; None without.
         picture_bytes: Of all pictures trained on, decoded, if they are kept in memory.
         samples_per_step: Samples of an optimizer step, over all processes.
         step_seconds: Time of an optimizer step; None if none was made.
@@ -57,6 +59,7 @@ class DryRun:
     pictures: int
     captions: int
     held_out: int
+    prior: tuple[int, int, int] | None
     picture_bytes: int
     samples_per_step: int
     step_seconds: float | None
@@ -83,6 +86,9 @@ class DryRun:
         if self.measured is not None:
             yield f"             {self.measured / _MIB:,.0f} MiB measured over two steps"
         yield f"data         {self.pictures:,} pictures, {self.captions:,} captions, {self.held_out:,} pictures held out"
+        if self.prior is not None:
+            total, missing, size = self.prior
+            yield f"prior        {total:,} pictures, {missing:,} of them to be drawn first, {size} in each batch"
         if self.picture_bytes:
             yield f"             {self.picture_bytes / _MIB:,.0f} MiB of pictures in memory (data.in_memory)"
         epochs = self.max_steps * self.samples_per_step / self.pictures
@@ -141,6 +147,7 @@ def dry_run(config: TrainConfig) -> DryRun:
         pictures=len(pictures),
         captions=len(captions),
         held_out=held_out,
+        prior=_prior(config),
         picture_bytes=3 * config.data.size**2 * len(pictures) if config.data.fits_in_memory(len(pictures)) else 0,
         samples_per_step=config.batch_size * passes * accelerator.num_processes,
         step_seconds=step_seconds,
@@ -150,6 +157,15 @@ def dry_run(config: TrainConfig) -> DryRun:
         max_steps=config.max_steps,
         processes=accelerator.num_processes,
     )
+
+
+def _prior(config: TrainConfig) -> tuple[int, int, int] | None:
+    """Count prior pictures: in all, to be drawn, in a batch."""
+    if config.prior is None:
+        return None
+    missing = len(missing_pictures(config.prior))
+    total = config.prior.num_images if missing else len(open_pictures(prior_config(config, config.prior)))
+    return total, missing, config.pass_size - config.batch_size
 
 
 def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBatch) -> list[float]:
@@ -182,7 +198,7 @@ def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBat
 
 def _batch(config: TrainConfig, pixels: Sequence[Tensor], text: Tensor, mask: Tensor) -> TrainingBatch:
     """Make a batch of the right sizes from a few pictures and captions, repeated as often as it takes."""
-    size, side = config.batch_size, config.data.crop_side
+    size, side = config.pass_size, config.data.crop_side
     enlarges = config.model.model_class == "super_resolution"
     rows = torch.arange(size)
     corner = torch.zeros(size, dtype=torch.int64)

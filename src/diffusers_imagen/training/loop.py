@@ -41,6 +41,7 @@ from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.power_average import PowerAverage
 from diffusers_imagen.training.pretrained import pretrained_digest, pretrained_folder
+from diffusers_imagen.training.prior import BatchesWithPrior, Draw, draw_prior, prior_config
 from diffusers_imagen.training.progress import Progress
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog, append_line, forget_after
@@ -63,7 +64,7 @@ class TrainResult(NamedTuple):
     finished: bool
 
 
-def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
+def train(config: TrainConfig, preview: Preview | None = None, draw: Draw | None = None) -> TrainResult:
     """Train one stage, from its newest checkpoint if there is one.
 
     Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`; of a
@@ -75,6 +76,7 @@ def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
         config: Of the run.
         preview: Called with the averaged U-Net and the number of steps made, every `config.preview.every_steps` and at
             the end, in the main process.
+        draw: Draws the pictures of `config.prior` that are missing, in the main process.
 
     Returns:
         How far it came.
@@ -83,13 +85,13 @@ def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
         ValueError: If the data, the model or the text encoder cannot be used, or the run in `output_dir` is another.
         RuntimeError: If too many steps in a row have no finite gradient.
     """
-    return _Run(config, preview).run()
+    return _Run(config, preview, draw).run()
 
 
 class _Run:
     """One run: what it holds, and its steps."""
 
-    def __init__(self, config: TrainConfig, preview: Preview | None) -> None:
+    def __init__(self, config: TrainConfig, preview: Preview | None, draw: Draw | None) -> None:
         self._config = config
         self._preview = preview
         self._folder = Path(config.output_dir)
@@ -101,11 +103,17 @@ class _Run:
                 config, quarantine=self._folder / "quarantine.jsonl", samples_per_step=self._samples_per_step
             )
             held_out = open_pictures(config, held_out=True) if config.data.validation_fraction else None
+            self._prior_pictures = self._open_prior(draw)
         self._prepare_model()
         self._resume()
-        text = self._text(*([self._pictures] if held_out is None else [self._pictures, held_out]))
+        text = self._text(
+            *(source for source in (self._pictures, held_out, self._prior_pictures) if source is not None)
+        )
         places = accelerator.num_processes, accelerator.process_index
-        self._maker = BatchMaker(config, self._pictures, text, *places)
+        self._maker: BatchMaker | BatchesWithPrior = BatchMaker(config, self._pictures, text, *places)
+        if config.prior is not None and self._prior_pictures is not None:
+            maker = BatchMaker(prior_config(config, config.prior), self._prior_pictures, text, *places)
+            self._maker = BatchesWithPrior(self._maker, maker, config.prior.weight)
         self._held_out = None if held_out is None else HeldOutLoss(config, held_out, text, *places)
         self._log = ScalarLog(self._folder / LOG, self._state.step, accelerator.is_main_process, self._mean)
         if accelerator.is_main_process:
@@ -212,6 +220,14 @@ class _Run:
         config = self._config
         return config.batch_size * config.gradient_accumulation_steps * self._accelerator.num_processes
 
+    def _open_prior(self, draw: Draw | None) -> PictureSource | None:
+        prior = self._config.prior
+        if prior is None:
+            return None
+        if self._accelerator.is_main_process:
+            draw_prior(prior, draw)
+        return open_pictures(prior_config(self._config, prior), quarantine=self._folder / "quarantine_prior.jsonl")
+
     def _prepare_model(self) -> None:
         config, accelerator = self._config, self._accelerator
         if accelerator.device.type == "cpu":
@@ -261,6 +277,7 @@ class _Run:
             "samples_per_step": self._samples_per_step,
             "data": self._pictures.digest,
             "lora": None if lora is None else {**asdict(lora), "target_modules": list(lora.target_modules)},
+            "prior": None if self._prior_pictures is None else self._prior_pictures.digest,
             "base": None if lora is None else pretrained_digest(pretrained_folder(self._config.model)),
         }
 
@@ -281,7 +298,7 @@ class _Run:
                 text.settings,
                 self._folder / "text_cache",
                 text.batch_size,
-                source=self._pictures.digest,
+                source=" ".join(source.digest for source in sources),
             )
 
     def _save(self) -> None:

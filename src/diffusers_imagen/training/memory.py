@@ -91,7 +91,7 @@ def _factored(parameter: Tensor) -> int:
 def _activations(unet: ImagenUNet, config: TrainConfig, text_length: int) -> int:
     """Count what a forward pass of one batch keeps; with checkpointing a block's inputs and one block at a time."""
     counter = _SavedBytes(unet)
-    side, batch = config.data.crop_side, config.batch_size
+    side, batch = config.data.crop_side, config.pass_size
     own = unet.config
     enlarges = own.low_res_channels > 0
     with torch.device("meta"), counter, torch.enable_grad():

@@ -35,6 +35,7 @@ class TrainingBatch:
         noise_level: Noise on the low resolution, in [0, 1], (B,); None for a base stage.
         low_res_eps: Standard normal noise for it (B, 3, crop, crop); None for a base stage.
         low_res: Whole small pictures (B, 3, h, w), uint8; None where they are to be made by shrinking.
+        weight: How much each sample counts (B,); None for all alike.
     """
 
     pictures: Tensor
@@ -48,6 +49,7 @@ class TrainingBatch:
     noise_level: Tensor | None = None
     low_res_eps: Tensor | None = None
     low_res: Tensor | None = None
+    weight: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """Give the batch on a device."""
@@ -95,6 +97,8 @@ def diffusion_loss(
     )[0]
     error = prediction.float() - target(x_0, batch.eps, alpha, sigma, process.prediction_type)
     weight = loss_weight(log_snr, process.prediction_type, objective.weighting, objective.gamma, objective.bias)
+    if batch.weight is not None:
+        weight = weight * batch.weight
     per_sample = weight * error.square().flatten(1).mean(1)
     return Loss(per_sample.mean(), per_sample.detach(), log_snr)
 

@@ -60,6 +60,11 @@ def captions_of(*sources: PictureSource) -> Iterator[str]:
 def _open(config: DataConfig, quarantine: Quarantine, held_out: bool) -> PictureSource:
     kind = _kind_of(Path(config.folder)) if config.source == "auto" else config.source
     split = (held_out, config.validation_fraction)
+    if config.prompts and kind != "folder":
+        raise ValueError(
+            f"`data.prompts` is {list(config.prompts)}, but `data.folder` is of the kind {kind!r}, whose captions are in "
+            "it; leave `data.prompts` out."
+        )
     if kind == "shards":
         return TarShards.open(
             config.folder, config.size, *split, config.shard_window, quarantine, caption_fields=config.captions
@@ -69,7 +74,9 @@ def _open(config: DataConfig, quarantine: Quarantine, held_out: bool) -> Picture
             config.folder, config.size, *split, quarantine, config.split, config.image_column, config.captions,
             config.key_column,
         )  # fmt: skip
-    return ImageFolder.open(config.folder, config.size, *split, quarantine, caption_fields=config.captions)
+    return ImageFolder.open(
+        config.folder, config.size, *split, quarantine, caption_fields=config.captions, prompts=config.prompts
+    )
 
 
 def _kind_of(folder: Path) -> str:

@@ -17,6 +17,7 @@ from diffusers_imagen.training.objective import diffusion_loss
 from diffusers_imagen.training.prior import BatchesWithPrior, draw_prior, join_batches
 from diffusers_imagen.training.sources import open_pictures
 from diffusers_imagen.training.state import make_unet
+from diffusers_imagen.training.tasks import ImagenTask
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -37,7 +38,7 @@ def test_joined_batch_has_the_loss_of_both_parts(make_batches: Callable[..., Bat
         for weight in unet.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     losses = [
-        diffusion_loss(unet, unet.noise_process, batch, maker._config.data, ObjectiveConfig()).mean
+        diffusion_loss(unet, ImagenTask(unet.noise_process), batch, maker._config.data, ObjectiveConfig()).mean
         for batch in (own, prior, join_batches(own, prior, 0.3))
     ]
 

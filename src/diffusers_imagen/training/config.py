@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from diffusers_imagen.conversion.deepfloyd_settings import text_settings
 from diffusers_imagen.diffusion.resize import ResizeMode
 from diffusers_imagen.diffusion.weighting import WeightKind
 from diffusers_imagen.text.encoding import TextSettings
@@ -123,6 +124,9 @@ class ModelConfig:
     pretrained: str | None = None
     """Folder to start from instead: of a saved U-Net, of a run, or of a cascade, whose base or first enlargement is
     taken; on the command line also a built-in cascade's name. `config` is then empty."""
+    noise: dict[str, Any] = field(default_factory=dict)
+    """What a U-Net of DeepFloyd IF was trained on where that is not what the released ones were: arguments of Diffusers'
+    `DDPMScheduler`, and `low_res` with those for the smaller pictures."""
     gradient_checkpointing: bool = False
     """Compute activations twice to save memory."""
 
@@ -144,6 +148,9 @@ class TextConfig:
     """Put before each caption."""
     max_length: int = 128
     """Tokens kept of a caption."""
+    form: Literal["masked", "deepfloyd_if"] = "masked"
+    """"masked" hides padding and has a learned null text; "deepfloyd_if", for its U-Nets, cleans captions, pads them to
+    `max_length` without a mask, and takes the empty text for a null text."""
     cache: bool = True
     """Encode all captions before training and keep them on the disk; False encodes those of each batch, again and
     again, in place of a cache that would be too large."""
@@ -151,12 +158,15 @@ class TextConfig:
     """Captions that are encoded together for the cache."""
 
     def __post_init__(self) -> None:
+        _check_choices(self, "text.")
         _require(self.batch_size >= 1, "text.batch_size", self.batch_size, "give at least 1")
         _ = self.settings
 
     @property
     def settings(self) -> TextSettings:
         """The same as `encode_text` takes it."""
+        if self.form == "deepfloyd_if":
+            return TextSettings(self.layers, self.prefix, **text_settings() | {"max_length": self.max_length})
         return TextSettings(self.layers, self.prefix, self.max_length)
 
 
@@ -172,6 +182,9 @@ class ObjectiveConfig:
     """Shift of sigmoid weighting, in log-SNR."""
     caption_drop: float = 0.1
     """Share in [0, 1] of samples trained without text, for classifier-free guidance."""
+    learned_variance: Literal["learn", "drop"] = "learn"
+    """Of DeepFloyd IF's U-Nets: go on learning the variance beside the noise, or leave it alone, and draw with a scheduler
+    that takes none."""
     noise_level_min: float = 0.0
     """Least noise on the low resolution, in [0, 1]."""
     noise_level_max: float = 1.0

@@ -25,6 +25,7 @@ from diffusers_imagen.training.prior import missing_pictures, prior_config
 from diffusers_imagen.training.sources import open_pictures
 from diffusers_imagen.training.state import check_unet, describe_unet, make_unet
 from diffusers_imagen.training.strategy import make_accelerator
+from diffusers_imagen.training.tasks import training_task
 
 _MIB = 2**20
 # Captions that are encoded to see how long they are, and pictures that are read to see how fast.
@@ -174,6 +175,7 @@ def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBat
     unet = make_unet(config.model, config.lora).to(accelerator.device)
     if config.channels_last:
         unet = unet.to(memory_format=torch.channels_last)
+    task = training_task(unet, config)
     averages = [ExponentialAverage(unet, config.ema.decay) for _ in range(3 if config.ema.post_hoc else 1)]
     if config.compile:
         unet.compile()
@@ -183,7 +185,7 @@ def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBat
         started = time.perf_counter()
         for _ in range(config.gradient_accumulation_steps):
             with accelerator.accumulate(wrapped):
-                loss = diffusion_loss(wrapped, unet.noise_process, batch, config.data, config.objective).mean
+                loss = diffusion_loss(wrapped, task, batch, config.data, config.objective).mean
                 accelerator.backward(loss)
         accelerator.clip_grad_norm_(unet.parameters(), config.optimizer.max_grad_norm).item()
         optimizer.step()

@@ -49,6 +49,7 @@ from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, LOR
 from diffusers_imagen.training.sources import captions_of, open_pictures
 from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_unet
 from diffusers_imagen.training.strategy import make_accelerator
+from diffusers_imagen.training.tasks import training_task
 from diffusers_imagen.training.trackers import start_trackers, stop_trackers, track
 
 _logger = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ class _Run:
             with accelerator.accumulate(self._unet):
                 part = diffusion_loss(
                     self._unet,
-                    self._process,
+                    self._task,
                     self._next(batches),
                     config.data,
                     config.objective,
@@ -242,7 +243,7 @@ class _Run:
         if config.compile:
             unet.compile()
         optimizer = make_optimizer(unet, config.optimizer)
-        self._process = unet.noise_process
+        self._task = training_task(unet, config)
         self._unet, self._optimizer = accelerator.prepare(unet, optimizer)
         self._state = TrainingState(unet, ema, optimizer, power, accelerator.scaler)
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from diffusers_imagen.models.stage_model import StageShape, stage_shape
+from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import Checkpoint
@@ -20,10 +23,12 @@ from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.fine_tune_config import LoraConfig
 from diffusers_imagen.training.lora import add_lora
 from diffusers_imagen.training.power_average import PowerAverage
-from diffusers_imagen.training.pretrained import pretrained_folder
+from diffusers_imagen.training.pretrained import pretrained_class, pretrained_folder
 
-UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel
+UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel
 
+# What a saved U-Net of DeepFloyd IF may say that it is.
+_DEEPFLOYD = (UNet2DConditionModel.__name__, DeepFloydUNet2DConditionModel.__name__)
 _UNET_CLASSES = {"base": ImagenUNet2DConditionModel, "super_resolution": EfficientUNet2DConditionModel}
 
 
@@ -159,7 +164,7 @@ def make_unet(config: ModelConfig, lora: LoraConfig | None = None) -> UNet:
     if config.pretrained is None:
         unet = _new_unet(config)
     else:
-        unet = _UNET_CLASSES[config.model_class].from_pretrained(pretrained_folder(config), torch_dtype=torch.float32)
+        unet = _saved_class(config).from_pretrained(pretrained_folder(config), torch_dtype=torch.float32)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if lora is not None:
@@ -181,11 +186,17 @@ def describe_unet(config: ModelConfig, lora: LoraConfig | None = None) -> UNet:
         if config.pretrained is None:
             unet = _new_unet(config)
         else:
-            unet_class = _UNET_CLASSES[config.model_class]
+            unet_class = _saved_class(config)
             unet = unet_class.from_config(unet_class.load_config(pretrained_folder(config)))
         if lora is not None:
             add_lora(unet, lora)
     return unet.train()
+
+
+def _saved_class(config: ModelConfig) -> type[UNet]:
+    if pretrained_class(pretrained_folder(config)) in _DEEPFLOYD:
+        return DeepFloydUNet2DConditionModel
+    return _UNET_CLASSES[config.model_class]
 
 
 def _new_unet(config: ModelConfig) -> UNet:
@@ -207,26 +218,46 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
     Raises:
         ValueError: If its low resolution, sizes, text length or text width are not those of the run.
     """
-    own = unet.config
-    if (own.low_res_channels > 0) != (config.model.model_class == "super_resolution"):
+    shape, deepfloyd = stage_shape(unet), isinstance(unet, DeepFloydUNet2DConditionModel)
+    if shape.enlarges != (config.model.model_class == "super_resolution"):
         raise ValueError(
-            f"`low_res_channels` of the U-Net is {own.low_res_channels}, but `model.model_class` is "
-            f"{config.model.model_class!r}; give 0 for a base stage and 3 for an enlargement."
+            f"The U-Net is one of {'an enlargement' if shape.enlarges else 'a base'}, but `model.model_class` is "
+            f"{config.model.model_class!r}; set it to what the U-Net is, which `low_res_channels` of its config says."
         )
     if config.data.crop_side % unet.size_multiple:
         raise ValueError(
             f"`data.crop` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
         )
-    if config.text.max_length > own.text_max_length:
+    if config.text.max_length > shape.text_length:
         raise ValueError(
-            f"`text.max_length` is {config.text.max_length}, but `text_max_length` of the U-Net is "
-            f"{own.text_max_length}; lower the one or raise the other."
+            f"`text.max_length` is {config.text.max_length}, but the U-Net takes {shape.text_length} tokens "
+            "(`text_max_length` of its config); lower the one or raise the other."
         )
-    if text_width != own.num_text_layers * own.encoder_hid_dim:
+    if text_width != shape.text_width:
         raise ValueError(
-            f"The text embeddings have width {text_width}, but the U-Net takes {own.num_text_layers} layers of width "
-            f"{own.encoder_hid_dim}; set its `num_text_layers` to the number of `text.layers` and `encoder_hid_dim` "
-            "to the encoder's width."
+            f"The text embeddings have width {text_width}, but the U-Net takes {shape.text_width}; set its "
+            "`num_text_layers` to the number of `text.layers` and `encoder_hid_dim` to the encoder's width."
+        )
+    if deepfloyd != (config.text.form == "deepfloyd_if"):
+        raise ValueError(
+            f"`text.form` is {config.text.form!r}, but the U-Net is a {type(unet).__name__}; give 'deepfloyd_if' for "
+            "DeepFloyd IF's U-Nets and 'masked' for all others."
+        )
+    if deepfloyd:
+        _check_deepfloyd(config, shape)
+
+
+def _check_deepfloyd(config: TrainConfig, shape: StageShape) -> None:
+    """Refuse what DeepFloyd IF's pipelines would not do in the same way."""
+    if config.text.max_length != shape.text_length:
+        raise ValueError(
+            f"`text.max_length` is {config.text.max_length}, but DeepFloyd IF's pictures depend on padding to "
+            f"{shape.text_length} tokens; give {shape.text_length}."
+        )
+    if shape.enlarges and config.data.low_res_resize != "bilinear_align_corners":
+        raise ValueError(
+            f"`data.low_res_resize` is {config.data.low_res_resize!r}, but DeepFloyd IF enlarges with "
+            "'bilinear_align_corners'; give that."
         )
 
 

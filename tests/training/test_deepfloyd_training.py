@@ -85,7 +85,9 @@ def test_enlargement_is_told_the_noised_smaller_picture_and_its_timestep(make_if
     config = make_if_config(enlarges=True, batch_size=3)
     batch = batches_of(config).batch(0)
     recorder = Recorder()
-    loss = diffusion_loss(recorder, training_task(make_unet(config.model), config), batch, config.data, config.objective)
+    loss = diffusion_loss(
+        recorder, training_task(make_unet(config.model), config), batch, config.data, config.objective
+    )
 
     ddpm = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     x_0 = batch.pictures.double() / 127.5 - 1
@@ -98,7 +100,10 @@ def test_enlargement_is_told_the_noised_smaller_picture_and_its_timestep(make_if
     assert asked["class_labels"].tolist() == level.tolist()
     assert asked["encoder_attention_mask"] is None
     assert asked["text"].shape[1] == 77
-    expected = ddpm.add_noise(x_0, batch.eps.double(), timestep), ddpm.add_noise(low_res, batch.low_res_eps.double(), level)
+    expected = (
+        ddpm.add_noise(x_0, batch.eps.double(), timestep),
+        ddpm.add_noise(low_res, batch.low_res_eps.double(), level),
+    )
     torch.testing.assert_close(asked["sample"].double(), torch.cat(expected, dim=1), rtol=0, atol=1e-5)
     log_snr = 2 * (ddpm.alphas_cumprod[timestep].double().logit() / 2)
     torch.testing.assert_close(loss.log_snr.double(), log_snr, rtol=1e-4, atol=1e-4)
@@ -119,7 +124,9 @@ def test_variance_loss_is_the_variational_bound_of_the_scheduler_that_draws(make
         alpha_bar, before = (ddpm.alphas_cumprod[i].double() for i in (t, t - 1))
         beta = 1 - alpha_bar / before
 
-        def mean(clean: Tensor, row: int = row, a: Tensor = alpha_bar, b: Tensor = before, beta: Tensor = beta) -> Tensor:
+        def mean(
+            clean: Tensor, row: int = row, a: Tensor = alpha_bar, b: Tensor = before, beta: Tensor = beta
+        ) -> Tensor:
             return (b.sqrt() * beta * clean + (1 - beta).sqrt() * (1 - b) * x_t[row].double()) / (1 - a)
 
         clean = x_0[row].double()
@@ -158,7 +165,9 @@ def test_bound_of_the_last_step_is_the_surprise_of_eight_bit_values() -> None:
 def test_variance_teaches_itself_only_and_only_if_it_shall(make_if_config: MakeConfig, learned_variance: str) -> None:
     config = make_if_config(objective={"learned_variance": learned_variance})
     unet = make_unet(config.model)
-    loss = diffusion_loss(unet, training_task(unet, config), batches_of(config).batch(0), config.data, config.objective)
+    loss = diffusion_loss(
+        unet, training_task(unet, config), batches_of(config).batch(0), config.data, config.objective
+    )
     loss.mean.backward()
     value, variance = unet.conv_out.weight.grad.chunk(2)
     unet.zero_grad()
@@ -213,9 +222,7 @@ def test_fine_tuned_stage_takes_its_place_in_the_cascade_and_draws(
 
 
 @pytest.mark.parametrize("enlarges", [False, True])
-def test_lora_of_a_stage_is_as_strong_in_a_fresh_unet(
-    make_if_config: MakeConfig, saved: Path, enlarges: bool
-) -> None:
+def test_lora_of_a_stage_is_as_strong_in_a_fresh_unet(make_if_config: MakeConfig, saved: Path, enlarges: bool) -> None:
     config = make_if_config(enlarges=enlarges, lora=LoraConfig(rank=2, alpha=6.0), optimizer={"lr": 1e-2})
     batch = batches_of(config).batch(0)
     task = training_task(make_unet(config.model), config)
@@ -260,7 +267,10 @@ def test_dry_run_and_previews_know_the_stages(make_if_config: MakeConfig) -> Non
     ("changes", "message"),
     [
         ({"text": {"form": "masked"}}, r"`text\.form` is 'masked', but the U-Net is a DeepFloyd"),
-        ({"text": {"max_length": 20}}, r"`text\.max_length` is 20, but DeepFloyd IF's pictures depend on padding to 77"),
+        (
+            {"text": {"max_length": 20}},
+            r"`text\.max_length` is 20, but DeepFloyd IF's pictures depend on padding to 77",
+        ),
         ({"data": {"low_res_resize": "bicubic"}}, r"`data\.low_res_resize` is 'bicubic', but DeepFloyd IF"),
         ({"model": {"noise": {"beta_schedule": "nope"}}}, "makes no noise schedule"),
         ({"model": {"model_class": "base"}}, "is one of an enlargement, but `model.model_class` is 'base'"),

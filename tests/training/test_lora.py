@@ -15,11 +15,12 @@ from diffusers_imagen.models.unet import ImagenUNet
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import checkpoint_steps
-from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.config import TrainConfig, load_config
 from diffusers_imagen.training.dry_run import dry_run
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.fine_tune_config import LoraConfig
 from diffusers_imagen.training.loop import train
+from diffusers_imagen.training.run_folder import unet_folder
 from diffusers_imagen.training.state import make_unet
 
 MakeConfig = Callable[..., TrainConfig]
@@ -178,6 +179,16 @@ def test_adapter_of_other_weights_or_of_another_kind_is_not_resumed(make_lora_co
     unet.save_pretrained(config.model.pretrained)
     with pytest.raises(ValueError, match="had base "):
         train(make_lora_config(max_steps=2))
+
+
+def test_run_of_an_adapter_can_be_described_anew_but_has_no_unet(make_lora_config: MakeConfig) -> None:
+    config = make_lora_config(max_steps=1)
+    config = replace(config, lora=replace(config.lora, target_modules=("to_q",)))
+    train(config)
+
+    assert load_config(Path(config.output_dir) / "train_config.json") == config
+    with pytest.raises(ValueError, match="is the run of a LoRA, which has no U-Net of its own"):
+        unet_folder(Path(config.output_dir))
 
 
 def test_dry_run_tells_how_many_parameters_are_trained(make_lora_config: MakeConfig) -> None:

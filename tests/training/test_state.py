@@ -83,8 +83,14 @@ def test_unknown_argument_of_the_unet_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"config": {"low_res_channels": 3}}}, "is one of an enlargement, but `model.model_class` is 'base'"),
-        ({"enlarges": True, "model": {"config": {"low_res_channels": 0}}}, "is one of a base, but `model.model_class` is 'super_resolution'"),
+        (
+            {"model": {"config": {"low_res_channels": 3}}},
+            "is one of an enlargement, but `model.model_class` is 'base'",
+        ),
+        (
+            {"enlarges": True, "model": {"config": {"low_res_channels": 0}}},
+            "is one of a base, but `model.model_class` is 'super_resolution'",
+        ),
         ({"data": {"crop": 5}}, "`data.crop` is 5, but the U-Net takes multiples of 2"),
         ({"text": {"max_length": 17}}, "`text.max_length` is 17"),
         ({"model": {"config": {"num_text_layers": 2}}}, "width 16, but the U-Net takes 32"),

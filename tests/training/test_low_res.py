@@ -11,6 +11,7 @@ from PIL import Image
 
 from diffusers_imagen.data.degradation import Degradation
 from diffusers_imagen.data.transforms import low_res_of, to_uint8, to_unit_range
+from diffusers_imagen.diffusion.noise import NoiseProcess, NoiseSchedule
 from diffusers_imagen.diffusion.resize import resize
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.loading import load_text_encoder
@@ -19,9 +20,11 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.loop import train
 from diffusers_imagen.training.objective import _images
 from diffusers_imagen.training.sources import open_pictures
+from diffusers_imagen.training.tasks import ImagenTask
 
 MakeConfig = Callable[..., TrainConfig]
 
+TASK = ImagenTask(NoiseProcess("v_prediction", NoiseSchedule()))
 NO_NOISE = {"noise_level_min": 0.0, "noise_level_max": 0.0}
 
 
@@ -67,7 +70,7 @@ def test_low_resolution_of_a_folder_goes_with_its_picture_mirrored_and_cropped_l
         batch_size=24,
     )
     batch = batch_maker(config).batch(0)
-    x_0, low_res = _images(batch, config.data)
+    x_0, low_res = _images(batch, config.data, TASK)
 
     assert batch.low_res is not None
     assert low_res is not None
@@ -110,7 +113,7 @@ def test_crops_of_large_pictures_meet_their_low_resolution_exactly(
     data: dict[str, Any] = {"folder": str(folder), "size": size, "crop": crop, "low_res_factor": factor}
     config = make_config(enlarges=True, data=data, objective=NO_NOISE, batch_size=3)
     batch = batch_maker(config).batch(0)
-    x_0, low_res = _images(batch, config.data)
+    x_0, low_res = _images(batch, config.data, TASK)
 
     assert low_res is not None
     whole = low_res_of(to_unit_range(batch.pictures[:1]), factor)[0]

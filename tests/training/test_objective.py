@@ -13,6 +13,7 @@ from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.config import DataConfig, ObjectiveConfig, TrainConfig
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
+from diffusers_imagen.training.tasks import ImagenTask
 
 MakeBatches = Callable[..., BatchMaker]
 MakeConfig = Callable[..., TrainConfig]
@@ -31,8 +32,8 @@ class Constant(nn.Module):
         return (torch.full_like(sample, self.value),)
 
 
-def process(prediction_type: str) -> NoiseProcess:
-    return NoiseProcess(prediction_type, NoiseSchedule())
+def task(prediction_type: str) -> ImagenTask:
+    return ImagenTask(NoiseProcess(prediction_type, NoiseSchedule()))
 
 
 def by_hand(batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +56,7 @@ def test_loss_is_the_mean_squared_distance_from_the_target(make_batches: MakeBat
         "flow_prediction": eps - x_0,
     }[prediction_type]
     config = DataConfig(folder="", size=8)
-    loss = diffusion_loss(Constant(0.3), process(prediction_type), batch, config, ObjectiveConfig())
+    loss = diffusion_loss(Constant(0.3), task(prediction_type), batch, config, ObjectiveConfig())
 
     expected = (0.3 - target).square().mean((1, 2, 3))
     torch.testing.assert_close(loss.per_sample.double(), expected, rtol=1e-5, atol=1e-6)
@@ -66,7 +67,7 @@ def test_unet_is_asked_for_the_noisy_picture_at_its_own_time(make_batches: MakeB
     batch = make_batches(batch_size=8).batch(0)
     x_0, alpha, sigma = by_hand(batch)
     unet = Constant()
-    loss = diffusion_loss(unet, process("v_prediction"), batch, DataConfig(folder="", size=8), ObjectiveConfig())
+    loss = diffusion_loss(unet, task("v_prediction"), batch, DataConfig(folder="", size=8), ObjectiveConfig())
 
     expected = alpha * x_0 + sigma * batch.eps.double()
     torch.testing.assert_close(unet.asked["sample"].double(), expected, rtol=0, atol=2e-6)
@@ -78,8 +79,8 @@ def test_unet_is_asked_for_the_noisy_picture_at_its_own_time(make_batches: MakeB
 
 def test_weighting_multiplies_each_sample(make_batches: MakeBatches) -> None:
     batch, data = make_batches(batch_size=8).batch(0), DataConfig(folder="", size=8)
-    plain = diffusion_loss(Constant(), process("epsilon"), batch, data, ObjectiveConfig())
-    weighted = diffusion_loss(Constant(), process("epsilon"), batch, data, ObjectiveConfig(weighting="min_snr"))
+    plain = diffusion_loss(Constant(), task("epsilon"), batch, data, ObjectiveConfig())
+    weighted = diffusion_loss(Constant(), task("epsilon"), batch, data, ObjectiveConfig(weighting="min_snr"))
 
     snr = plain.log_snr.double().exp()
     torch.testing.assert_close(
@@ -101,7 +102,7 @@ def test_low_resolution_is_of_the_same_crop_and_noised_by_each_samples_level(mak
     assert batch.noise_level is not None
     assert batch.low_res_eps is not None
     unet = Constant()
-    diffusion_loss(unet, process("epsilon"), batch, data, ObjectiveConfig())
+    diffusion_loss(unet, task("epsilon"), batch, data, ObjectiveConfig())
     angle = batch.noise_level.double().view(-1, 1, 1, 1) * torch.pi / 2
     expected = angle.cos() * crop(blurred) + angle.sin() * batch.low_res_eps.double()
     torch.testing.assert_close(unet.asked["low_res"].double(), expected, rtol=0, atol=1e-5)
@@ -109,7 +110,7 @@ def test_low_resolution_is_of_the_same_crop_and_noised_by_each_samples_level(mak
 
     # At time 0 the noisy picture is the clean crop, whatever the noise on the low resolution.
     clean = replace(batch, t=torch.zeros(6))
-    diffusion_loss(unet, process("epsilon"), clean, data, ObjectiveConfig())
+    diffusion_loss(unet, task("epsilon"), clean, data, ObjectiveConfig())
     torch.testing.assert_close(unet.asked["sample"].double(), crop(whole), rtol=0, atol=5e-3)
 
 
@@ -118,9 +119,9 @@ def test_mirrored_picture_has_a_mirrored_low_resolution(make_batches: MakeBatche
     batch = replace(batch, t=torch.zeros(6), noise_level=torch.zeros(6))
     data = DataConfig(folder="", size=8, low_res_factor=2)
     plain, mirrored = Constant(), Constant()
-    diffusion_loss(plain, process("epsilon"), batch, data, ObjectiveConfig())
+    diffusion_loss(plain, task("epsilon"), batch, data, ObjectiveConfig())
     flipped = replace(batch, flip=torch.ones(6, dtype=torch.bool), eps=batch.eps.flip(-1))
-    diffusion_loss(mirrored, process("epsilon"), flipped, data, ObjectiveConfig())
+    diffusion_loss(mirrored, task("epsilon"), flipped, data, ObjectiveConfig())
 
     for name in ("sample", "low_res"):
         torch.testing.assert_close(mirrored.asked[name], plain.asked[name].flip(-1), rtol=0, atol=1e-5)
@@ -136,7 +137,7 @@ def test_one_batch_is_learned_by_heart(make_batches: MakeBatches, make_config: M
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-2, betas=(0.9, 0.95))
     losses = []
     for _ in range(60):
-        loss = diffusion_loss(unet, unet.noise_process, batch, config.data, config.objective).mean
+        loss = diffusion_loss(unet, ImagenTask(unet.noise_process), batch, config.data, config.objective).mean
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)

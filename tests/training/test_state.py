@@ -83,11 +83,17 @@ def test_unknown_argument_of_the_unet_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"config": {"low_res_channels": 3}}}, "`low_res_channels` of the U-Net is 3"),
-        ({"enlarges": True, "model": {"config": {"low_res_channels": 0}}}, "`low_res_channels` of the U-Net is 0"),
+        (
+            {"model": {"config": {"low_res_channels": 3}}},
+            "is one of an enlargement, but `model.model_class` is 'base'",
+        ),
+        (
+            {"enlarges": True, "model": {"config": {"low_res_channels": 0}}},
+            "is one of a base, but `model.model_class` is 'super_resolution'",
+        ),
         ({"data": {"crop": 5}}, "`data.crop` is 5, but the U-Net takes multiples of 2"),
         ({"text": {"max_length": 17}}, "`text.max_length` is 17"),
-        ({"model": {"config": {"num_text_layers": 2}}}, "width 16, but the U-Net takes 2 layers of width 16"),
+        ({"model": {"config": {"num_text_layers": 2}}}, "width 16, but the U-Net takes 32"),
     ],
 )
 def test_unet_that_does_not_fit_the_run_is_refused(

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from diffusers_imagen.data.transforms import to_unit_range
 from diffusers_imagen.diffusion.resize import resize
+from diffusers_imagen.models.stage_model import stage_model_for
+from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.pipelines.denoise_stage import StepControl, denoise_stage
 from diffusers_imagen.pipelines.stage_plan import plan_stage
 from diffusers_imagen.pipelines.stage_settings import StageSettings
@@ -23,6 +25,7 @@ from diffusers_imagen.text.encoding import encode_text
 from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.sources import open_pictures
+from diffusers_imagen.training.tasks import deepfloyd_noise
 
 LOW_RES_NOISE = 0.05
 
@@ -48,7 +51,12 @@ class StagePreview:
                 side = config.data.size // config.data.low_res_factor
                 self._small = resize(self._real, (side, side))
         self._size = (config.data.size, config.data.size)
-        self._text = encode_text(prompts, *load_text_encoder(config.text.folder), config.text.settings)
+        encoder, text = load_text_encoder(config.text.folder), config.text.settings
+        self._text = encode_text(prompts, *encoder, text)
+        empty = [""] * len(prompts)
+        self._null = null_text_like(self._text) if text.null_empty else encode_text(empty, *encoder, text)
+        self._noise = config.model.noise
+        self._resize = config.data.low_res_resize
 
     @torch.no_grad()
     def __call__(self, unet: Any, step: int) -> None:
@@ -58,14 +66,18 @@ class StagePreview:
             num_inference_steps=self._config.num_inference_steps,
             guidance_scale=self._config.guidance_scale if guided else 1.0,
             noise_level=0.0 if guided else LOW_RES_NOISE,
+            resize=self._resize,
+            noise=deepfloyd_noise(unet, self._noise) if isinstance(unet, DeepFloydUNet2DConditionModel) else None,
         )
-        scheduler = default_scheduler(unet.noise_process)
+        scheduler = default_scheduler(stage_model_for(unet, settings.noise).noise_process)
         plan = plan_stage(self._stage, unet, scheduler, settings, self._size, {})
         device = unet.device
         generator = torch.Generator().manual_seed(self._config.seed)
-        text = type(self._text)(self._text.hidden_states.to(device), self._text.mask.to(device))
+        text, null = (
+            type(part)(part.hidden_states.to(device), part.mask.to(device)) for part in (self._text, self._null)
+        )
         small = None if self._small is None else self._small.to(device)
-        condition = plan.condition(text, null_text_like(text), small, generator)
+        condition = plan.condition(text, null, small, generator)
         steps = plan.set_timesteps(device)
         noise = plan.starting_noise(text.mask.shape[0], None, generator, device)
         control = StepControl(lambda: settings.guidance_scale, lambda index, timestep, sample: sample, lambda: False)

@@ -31,6 +31,7 @@ def train(
 ) -> None:
     """Train one stage; the same command again resumes it. Works the same under torchrun and accelerate launch."""
     from diffusers_imagen.cli.preview import StagePreview
+    from diffusers_imagen.cli.prior import PriorDrawer
     from diffusers_imagen.training.dry_run import dry_run as try_out
     from diffusers_imagen.training.loop import train as run
     from diffusers_imagen.training.report import write_report
@@ -44,7 +45,7 @@ def train(
         return
     logging.basicConfig(format="%(message)s")
     logging.getLogger("diffusers_imagen").setLevel(logging.INFO)
-    result = run(settings, preview=StagePreview(settings) if is_main else None)
+    result = run(settings, preview=StagePreview(settings) if is_main else None, draw=PriorDrawer(settings))
     if not is_main:
         return
     print(f"report: {write_report(Path(settings.output_dir))}")
@@ -86,4 +87,7 @@ def read_settings(config: Path | None, preset: str | None, override: list[str], 
         words += ["--max_steps", str(steps)]
     path = config if preset is None else preset_path(preset)
     settings = load_config(path or "", words)
-    return replace(settings, text=replace(settings.text, folder=str(text_folder(settings.text.folder))))
+    text = replace(settings.text, folder=str(text_folder(settings.text.folder)))
+    pretrained = settings.model.pretrained
+    model = settings.model if pretrained is None else replace(settings.model, pretrained=str(text_folder(pretrained)))
+    return replace(settings, text=text, model=model)

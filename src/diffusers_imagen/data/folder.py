@@ -49,6 +49,7 @@ class ImageFolder(PictureSource):
         validation_fraction: float = 0.0,
         quarantine: Quarantine | str | Path | None = None,
         caption_fields: Sequence[str] = (),
+        prompts: Sequence[str] = (),
     ) -> "ImageFolder":
         """List the pictures of a folder without reading them.
 
@@ -59,6 +60,7 @@ class ImageFolder(PictureSource):
             validation_fraction: Share of pictures that is held out, chosen by file name.
             quarantine: What keeps the list of bad pictures, or the file that shall list them.
             caption_fields: Fields of `metadata.jsonl` that hold captions; none for `text`.
+            prompts: Captions of the pictures that have no `.txt` file; none to refuse these.
 
         Returns:
             The source, ordered by file name.
@@ -67,7 +69,7 @@ class ImageFolder(PictureSource):
             ValueError: If the folder or its metadata is missing or malformed, or no picture is left.
         """
         folder = Path(folder)
-        entries = read_entries(folder, caption_fields)
+        entries = read_entries(folder, caption_fields, prompts)
         chosen = [entry for entry in entries if is_held_out(entry[0], validation_fraction) == held_out]
         if not chosen:
             kind = "held-out" if held_out else "training"
@@ -108,7 +110,9 @@ class ImageFolder(PictureSource):
         return hashlib.sha256(json.dumps(self._entries).encode()).hexdigest()
 
 
-def read_entries(folder: Path, caption_fields: Sequence[str] = ()) -> list[tuple[str, tuple[str, ...]]]:
+def read_entries(
+    folder: Path, caption_fields: Sequence[str] = (), prompts: Sequence[str] = ()
+) -> list[tuple[str, tuple[str, ...]]]:
     """List the pictures of a folder with their captions, ordered by file name.
 
     Bytes that are not UTF-8 become U+FFFD in a caption.
@@ -116,6 +120,7 @@ def read_entries(folder: Path, caption_fields: Sequence[str] = ()) -> list[tuple
     Args:
         folder: A folder with `metadata.jsonl` or with `.txt` files.
         caption_fields: Fields of `metadata.jsonl` that hold captions; none for `text`.
+        prompts: Captions of the pictures that have no `.txt` file; none to refuse these.
 
     Returns:
         File names within the folder, with forward slashes, and the captions of each.
@@ -129,7 +134,7 @@ def read_entries(folder: Path, caption_fields: Sequence[str] = ()) -> list[tuple
     entries = (
         _entries_of_metadata(metadata, caption_fields or ("text",))
         if metadata.is_file()
-        else _entries_of_sidecars(folder)
+        else _entries_of_sidecars(folder, tuple(prompts))
     )
     if not entries:
         raise ValueError(f"`folder` is {str(folder)!r}, which has no pictures; give one with captioned pictures.")
@@ -186,14 +191,19 @@ def _entries_of_metadata(metadata: Path, fields: Sequence[str]) -> list[tuple[st
     return entries
 
 
-def _entries_of_sidecars(folder: Path) -> list[tuple[str, tuple[str, ...]]]:
+def _entries_of_sidecars(folder: Path, prompts: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
     entries: list[tuple[str, tuple[str, ...]]] = []
     for path in folder.rglob("*"):
         if path.suffix.lower() not in PICTURE_SUFFIXES:
             continue
         sidecar = path.with_suffix(".txt")
-        if not sidecar.is_file():
-            raise ValueError(f"{path} has no caption; write {sidecar.name} beside it, or a metadata.jsonl.")
-        caption = sidecar.read_text(encoding="utf-8", errors="replace").strip()
-        entries.append((path.relative_to(folder).as_posix(), (caption,)))
+        captions = prompts
+        if sidecar.is_file():
+            captions = (sidecar.read_text(encoding="utf-8", errors="replace").strip(),)
+        if not captions:
+            raise ValueError(
+                f"{path} has no caption; write {sidecar.name} beside it, or a metadata.jsonl, or give one prompt for all "
+                "such pictures (`data.prompts`)."
+            )
+        entries.append((path.relative_to(folder).as_posix(), captions))
     return entries

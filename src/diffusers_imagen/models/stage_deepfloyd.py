@@ -75,7 +75,7 @@ class DeepFloydStageModel:
         """Noise smaller pictures (B, C, H, W) as their own noise schedule does at the timestep of `level` (B,)."""
         if self._low_res_table is None:
             raise ValueError("`low_res` is given to a base, which has no smaller picture.")
-        alpha, sigma = self._low_res_table.alpha_sigma_at(self._low_res_timestep(level))
+        alpha, sigma = self._low_res_table.alpha_sigma_at(self.low_res_timestep(level))
         return add_noise(low_res, noise, alpha, sigma).to(low_res.dtype)
 
     def predict(
@@ -93,7 +93,7 @@ class DeepFloydStageModel:
             sample.to(self._unet.dtype),
             self._table.timestep(log_snr),
             text.to(self._unet.dtype),
-            class_labels=None if noise_level is None else self._low_res_timestep(noise_level),
+            class_labels=None if noise_level is None else self.low_res_timestep(noise_level),
             encoder_attention_mask=text_mask if self._hides_something(text_mask) else None,
             return_dict=False,
         )[0].to(torch.float32)
@@ -102,7 +102,8 @@ class DeepFloydStageModel:
         value, variance = output.chunk(2, dim=1)
         return Prediction(value, variance)
 
-    def _low_res_timestep(self, level: Tensor) -> Tensor:
+    def low_res_timestep(self, level: Tensor) -> Tensor:
+        """Give the timestep of the smaller picture's noise for levels (B,) in [0, 1]."""
         count = 1000 if self._low_res_table is None else self._low_res_table.last + 1
         return (level * count).round().long().clamp(0, count - 1)
 

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,13 @@ class TextEmbeddingCache:
     Args:
         blocks: The embeddings; a caption that is in several is taken from the first.
         width: Of an embedding.
+        null_empty: Whether a dropped caption has no token; it is the empty text otherwise, which must be in a block.
     """
 
-    def __init__(self, blocks: Sequence[CacheBlock], width: int) -> None:
+    def __init__(self, blocks: Sequence[CacheBlock], width: int, null_empty: bool = True) -> None:
         self._blocks = list(blocks)
         self._width = width
+        self._null_empty = null_empty
         hashes = [np.zeros(0, np.int64), *(block.hashes for block in blocks)]
         counts = [len(part) for part in hashes[1:]]
         self._hashes, first = np.unique(np.concatenate(hashes), return_index=True)
@@ -93,11 +96,10 @@ class TextEmbeddingCache:
         folder = None if path is None else Path(path) / identity_name(identity)
         blocks = {} if folder is None else _read_all(folder)
         if folder is not None and source is not None and _is_complete(folder, source, blocks):
-            return cls(list(blocks.values()), width)
+            return cls(list(blocks.values()), width, settings.null_empty)
         known = set[int]().union(*(block.hashes.tolist() for block in blocks.values()))
-        missing = {
-            hashed: caption for caption in captions if caption and (hashed := caption_hash(caption)) not in known
-        }
+        wanted = (caption for caption in captions if caption) if settings.null_empty else chain(captions, [""])
+        missing = {hashed: caption for caption in wanted if (hashed := caption_hash(caption)) not in known}
         # In this order the files that were written before a crash are the first ones of the same division.
         todo = sorted(missing.values(), key=lambda caption: (len(caption), caption))
         starts = range(0, len(todo), captions_per_file)
@@ -111,7 +113,7 @@ class TextEmbeddingCache:
             blocks[name] = block
         if folder is not None and source is not None:
             _set_complete(folder, source, blocks)
-        return cls(list(blocks.values()), width)
+        return cls(list(blocks.values()), width, settings.null_empty)
 
     @property
     def longest(self) -> int:
@@ -122,7 +124,8 @@ class TextEmbeddingCache:
         """Give the embeddings of a batch of captions.
 
         Args:
-            captions: B captions that the cache was built from; None or "" is a dropped caption, with no token.
+            captions: B captions that the cache was built from; None or "" is a dropped caption, with no token (or the
+                empty text's, see `TextSettings.null_empty`).
             length: Tokens to pad to; None pads to the longest of the batch.
 
         Returns:
@@ -134,9 +137,9 @@ class TextEmbeddingCache:
         return pad_rows([self._tokens_of(caption) for caption in captions], length)
 
     def _tokens_of(self, caption: str | None) -> Tensor:
-        if not caption:
+        if not caption and self._null_empty:
             return torch.zeros(0, self._width, dtype=torch.bfloat16)
-        hashed = caption_hash(caption)
+        hashed = caption_hash(caption or "")
         place = int(np.searchsorted(self._hashes, hashed))
         if place == len(self._hashes) or self._hashes[place] != hashed:
             raise ValueError(f"`captions` holds {caption!r}, which is not in the cache; build the cache with it.")

@@ -47,7 +47,8 @@ class OnlineTextEncoder:
         """Encode a batch of captions.
 
         Args:
-            captions: B captions; None or "" is a dropped caption, with no token.
+            captions: B captions; None or "" is a dropped caption, with no token (or the empty text's, see
+                `TextSettings.null_empty`).
             length: Tokens to pad to; None pads to the longest of the batch.
 
         Returns:
@@ -57,11 +58,11 @@ class OnlineTextEncoder:
             ValueError: If a caption does not fit into `length`.
         """
         rows = [self._empty] * len(captions)
-        places = [place for place, caption in enumerate(captions) if caption]
+        places = [place for place, caption in enumerate(captions) if caption or not self._settings.null_empty]
         if places:
             with self._lock:
                 encoded = encode_text(
-                    [caption for caption in captions if caption], self._tokenizer, self._text_encoder, self._settings
+                    [captions[place] or "" for place in places], self._tokenizer, self._text_encoder, self._settings
                 )
             states, mask = encoded.hidden_states.to("cpu", torch.bfloat16), encoded.mask.cpu()
             for row, place in enumerate(places):

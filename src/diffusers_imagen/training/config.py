@@ -6,14 +6,16 @@ What a model is made of lives in the U-Nets' own configuration; this file only c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from diffusers_imagen.conversion.deepfloyd_settings import text_settings
 from diffusers_imagen.diffusion.resize import ResizeMode
 from diffusers_imagen.diffusion.weighting import WeightKind
 from diffusers_imagen.text.encoding import TextSettings
 from diffusers_imagen.text.tokens import TemplateTokens
+from diffusers_imagen.training.fine_tune_config import LoraConfig, PriorConfig
 
 # Decoded pictures that are kept where `data.in_memory` leaves it open, in bytes.
 _MEMORY_LIMIT = 4 * 2**30
@@ -43,6 +45,8 @@ class DataConfig:
     captions: tuple[str, ...] = ()
     """Fields that hold captions, each a string or a list of strings: of `metadata.jsonl` and of datasets, by default
     `text`, or of the shards' `.json` members, by default their `.txt` members instead."""
+    prompts: tuple[str, ...] = ()
+    """Captions of those pictures of a folder that have no `.txt` file, such as one for all: "a sks cat"."""
     split: str = "train"
     """Split of a dataset."""
     image_column: str = "image"
@@ -119,7 +123,11 @@ class ModelConfig:
     config: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments of the U-Net."""
     pretrained: str | None = None
-    """Folder of a saved U-Net to start from instead; `config` is then empty."""
+    """Folder to start from instead: of a saved U-Net, of a run, or of a cascade, whose base or first enlargement is
+    taken; on the command line also a built-in cascade's name. `config` is then empty."""
+    noise: dict[str, Any] = field(default_factory=dict)
+    """What a U-Net of DeepFloyd IF was trained on where that is not what the released ones were: arguments of Diffusers'
+    `DDPMScheduler`, and `low_res` with those for the smaller pictures."""
     gradient_checkpointing: bool = False
     """Compute activations twice to save memory."""
 
@@ -145,6 +153,9 @@ class TextConfig:
     """Text around each caption that holds "{prompt}" once, for language models that follow instructions."""
     template_tokens: TemplateTokens = "none"
     """Which of the template's own tokens the U-Net sees: "none", those "after" the caption, or "all"."""
+    form: Literal["masked", "deepfloyd_if"] = "masked"
+    """"masked" hides padding and has a learned null text; "deepfloyd_if", for its U-Nets, cleans captions, pads them to
+    `max_length` without a mask, and takes the empty text for a null text."""
     cache: bool = True
     """Encode all captions before training and keep them on the disk; False encodes those of each batch, again and
     again, in place of a cache that would be too large."""
@@ -152,15 +163,16 @@ class TextConfig:
     """Captions that are encoded together for the cache."""
 
     def __post_init__(self) -> None:
+        _check_choices(self, "text.")
         _require(self.batch_size >= 1, "text.batch_size", self.batch_size, "give at least 1")
         _ = self.settings
 
     @property
     def settings(self) -> TextSettings:
         """The same as `encode_text` takes it."""
-        return TextSettings(
-            self.layers, self.prefix, self.max_length, template=self.template, template_tokens=self.template_tokens
-        )
+        form = text_settings() if self.form == "deepfloyd_if" else {}
+        settings = TextSettings(self.layers, self.prefix, **form | {"max_length": self.max_length})
+        return replace(settings, template=self.template, template_tokens=self.template_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +187,9 @@ class ObjectiveConfig:
     """Shift of sigmoid weighting, in log-SNR."""
     caption_drop: float = 0.1
     """Share in [0, 1] of samples trained without text, for classifier-free guidance."""
+    learned_variance: Literal["learn", "drop"] = "learn"
+    """Of DeepFloyd IF's U-Nets: go on learning the variance beside the noise, or leave it alone, and draw with a scheduler
+    that takes none."""
     noise_level_min: float = 0.0
     """Least noise on the low resolution, in [0, 1]."""
     noise_level_max: float = 1.0
@@ -311,6 +326,10 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    lora: LoraConfig | None = None
+    """Trains an adapter of low rank in place of the weights of `model.pretrained`; None trains these."""
+    prior: PriorConfig | None = None
+    """Mixes pictures of what is to be kept into every batch; None for none."""
     output_dir: str
     """Folder of everything that the run writes."""
     max_steps: int
@@ -349,10 +368,25 @@ class TrainConfig:
         _require(limit is None or limit >= 0, "time_limit", limit, "give seconds, or null for no limit")
         _require(processes is None or processes >= 1, "processes", processes, "give at least 1, or null")
         _require(self.seed >= 0, "seed", self.seed, "give a number of at least 0")
+        if self.lora is not None:
+            trained = self.model.pretrained
+            _require(trained is not None, "model.pretrained", trained, "give the U-Net that `lora` is to adapt")
+            _require(not self.ema.post_hoc, "ema.post_hoc", True, "leave it out with `lora`, which has one average")
+        if self.prior is not None:
+            for name in ("bucket_multiple", "low_res_folder"):
+                value = getattr(self.data, name)
+                _require(value is None, f"data.{name}", value, "leave it out with `prior`, whose pictures have none")
         if self.model.model_class == "super_resolution":
             factor = self.data.low_res_factor
             for name, value in (("data.size", self.data.size), ("data.crop", self.data.crop_side)):
                 _require(value % factor == 0, name, value, f"give a multiple of `data.low_res_factor`, {factor}")
+
+    @property
+    def pass_size(self) -> int:
+        """Samples of one forward pass in one process, prior ones too."""
+        if self.prior is None:
+            return self.batch_size
+        return self.batch_size + (self.batch_size if self.prior.batch_size is None else self.prior.batch_size)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -21,9 +21,11 @@ from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.memory import MemoryEstimate, estimate_memory, peak_memory
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.optimizers import make_optimizer
+from diffusers_imagen.training.prior import missing_pictures, prior_config
 from diffusers_imagen.training.sources import open_pictures
 from diffusers_imagen.training.state import check_unet, describe_unet, make_unet
 from diffusers_imagen.training.strategy import make_accelerator
+from diffusers_imagen.training.tasks import training_task
 
 _MIB = 2**20
 # Captions that are encoded to see how long they are, and pictures that are read to see how fast.
@@ -35,12 +37,14 @@ class DryRun:
     """Hold what a run would take.
 
     Attributes:
-        parameters: Weights of the U-Net.
+        parameters: Weights of the U-Net, of a LoRA's too.
+        trained: Those of them that are trained.
         memory: The estimate for each process.
         measured: Bytes that two steps really took; None if they were not made or nothing tells.
         pictures: Pictures trained on.
         captions: Different captions of these.
         held_out: Pictures held out.
+        prior: Prior pictures, those of them that are still to be drawn, and how many are in each batch; None without.
         picture_bytes: Of all pictures trained on, decoded, if they are kept in memory.
         samples_per_step: Samples of an optimizer step, over all processes.
         step_seconds: Time of an optimizer step; None if none was made.
@@ -50,11 +54,13 @@ class DryRun:
     """
 
     parameters: int
+    trained: int
     memory: MemoryEstimate
     measured: int | None
     pictures: int
     captions: int
     held_out: int
+    prior: tuple[int, int, int] | None
     picture_bytes: int
     samples_per_step: int
     step_seconds: float | None
@@ -72,14 +78,18 @@ class DryRun:
             "averages": memory.averages,
             "activations": memory.activations,
         }
-        yield f"parameters   {self.parameters:,}"
+        few = "" if self.trained == self.parameters else f", of which {self.trained:,} are trained"
+        yield f"parameters   {self.parameters:,}{few}"
         yield f"memory       {memory.total / _MIB:,.0f} MiB a process, estimated: " + ", ".join(
             f"{name} {size / _MIB:,.0f}" for name, size in parts.items()
         )
-        yield "             (parameters x 4 bytes each; activations: what one forward pass keeps for the backward pass)"
+        yield f"             ({'trained ' if few else ''}parameters x 4 bytes each; activations: what one forward pass keeps for the backward pass)"
         if self.measured is not None:
             yield f"             {self.measured / _MIB:,.0f} MiB measured over two steps"
         yield f"data         {self.pictures:,} pictures, {self.captions:,} captions, {self.held_out:,} pictures held out"
+        if self.prior is not None:
+            total, missing, size = self.prior
+            yield f"prior        {total:,} pictures, {missing:,} of them to be drawn first, {size} in each batch"
         if self.picture_bytes:
             yield f"             {self.picture_bytes / _MIB:,.0f} MiB of pictures in memory (data.in_memory)"
         epochs = self.max_steps * self.samples_per_step / self.pictures
@@ -111,7 +121,7 @@ def dry_run(config: TrainConfig) -> DryRun:
     captions = sorted(pictures.captions)
     sampled = [caption or "a" for caption in captions[:: max(1, len(captions) // _CAPTIONS)][:_CAPTIONS]] or ["a"]
     text = encode_text(sampled, tokenizer, text_encoder, config.text.settings)
-    described = describe_unet(config.model)
+    described = describe_unet(config.model, config.lora)
     check_unet(described, config, text.hidden_states.shape[-1])
     memory = estimate_memory(described, config, text.mask.shape[1], accelerator.num_processes)
 
@@ -132,11 +142,13 @@ def dry_run(config: TrainConfig) -> DryRun:
         step_seconds = times[-1]
     return DryRun(
         parameters=sum(parameter.numel() for parameter in described.parameters()),
+        trained=sum(parameter.numel() for parameter in described.parameters() if parameter.requires_grad),
         memory=memory,
         measured=measured,
         pictures=len(pictures),
         captions=len(captions),
         held_out=held_out,
+        prior=_prior(config),
         picture_bytes=3 * config.data.size**2 * len(pictures) if config.data.fits_in_memory(len(pictures)) else 0,
         samples_per_step=config.batch_size * passes * accelerator.num_processes,
         step_seconds=step_seconds,
@@ -148,12 +160,22 @@ def dry_run(config: TrainConfig) -> DryRun:
     )
 
 
+def _prior(config: TrainConfig) -> tuple[int, int, int] | None:
+    """Count prior pictures: in all, to be drawn, in a batch."""
+    if config.prior is None:
+        return None
+    missing = len(missing_pictures(config.prior))
+    total = config.prior.num_images if missing else len(open_pictures(prior_config(config, config.prior)))
+    return total, missing, config.pass_size - config.batch_size
+
+
 def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBatch) -> list[float]:
     """Make two optimizer steps and give the seconds of each; the first one pays for what is made once."""
     torch.manual_seed(config.seed)
-    unet = make_unet(config.model).to(accelerator.device)
+    unet = make_unet(config.model, config.lora).to(accelerator.device)
     if config.channels_last:
         unet = unet.to(memory_format=torch.channels_last)
+    task = training_task(unet, config)
     averages = [ExponentialAverage(unet, config.ema.decay) for _ in range(3 if config.ema.post_hoc else 1)]
     if config.compile:
         unet.compile()
@@ -163,7 +185,7 @@ def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBat
         started = time.perf_counter()
         for _ in range(config.gradient_accumulation_steps):
             with accelerator.accumulate(wrapped):
-                loss = diffusion_loss(wrapped, unet.noise_process, batch, config.data, config.objective).mean
+                loss = diffusion_loss(wrapped, task, batch, config.data, config.objective).mean
                 accelerator.backward(loss)
         accelerator.clip_grad_norm_(unet.parameters(), config.optimizer.max_grad_norm).item()
         optimizer.step()
@@ -178,7 +200,7 @@ def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBat
 
 def _batch(config: TrainConfig, pixels: Sequence[Tensor], text: Tensor, mask: Tensor) -> TrainingBatch:
     """Make a batch of the right sizes from a few pictures and captions, repeated as often as it takes."""
-    size, side = config.batch_size, config.data.crop_side
+    size, side = config.pass_size, config.data.crop_side
     enlarges = config.model.model_class == "super_resolution"
     rows = torch.arange(size)
     corner = torch.zeros(size, dtype=torch.int64)

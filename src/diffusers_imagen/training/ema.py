@@ -1,5 +1,5 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Average a model's weights over training steps. Called by the training loop, whose exports are this average."""
+"""Average a model's trained weights over training steps. Called by the training loop, whose exports are this average."""
 
 import copy
 from typing import Generic, TypeVar
@@ -13,13 +13,16 @@ Model = TypeVar("Model", bound=nn.Module)
 class ExponentialAverage(Generic[Model]):
     """Keep an exponential moving average of a model as a model of its own, in evaluation mode.
 
+    Weights that are not trained, as a LoRA's base has them, are the model's own: they take no memory a second time.
+
     Args:
         model: The model, copied as it stands, before it is wrapped for training.
         decay: Share of the old average that is kept in each update, in [0, 1).
     """
 
     def __init__(self, model: Model, decay: float) -> None:
-        self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
+        frozen = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+        self.model: Model = copy.deepcopy(model, frozen).eval().requires_grad_(False)
         self._decay = decay
 
     def decay_at(self, updates: int) -> float:
@@ -31,11 +34,12 @@ class ExponentialAverage(Generic[Model]):
         """Take the model's present weights into the average.
 
         Args:
-            model: The model in training; buffers are copied, parameters averaged.
+            model: The model in training; buffers are copied, trained parameters averaged.
             updates: How many updates were made before.
         """
-        averages: list[Tensor] = list(self.model.parameters())
-        weights = [weight.detach() for weight in model.parameters()]
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        trained: list[tuple[Tensor, Tensor]] = [(a, weight.detach()) for a, weight in pairs if weight.requires_grad]
+        averages, weights = [average for average, _ in trained], [weight for _, weight in trained]
         torch._foreach_lerp_(averages, weights, 1 - self.decay_at(updates))
         for average, value in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(value)

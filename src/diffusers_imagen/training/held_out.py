@@ -20,6 +20,7 @@ from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.objective import diffusion_loss
 from diffusers_imagen.training.state import UNet
+from diffusers_imagen.training.tasks import training_task
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class HeldOutLoss:
             autocast: Makes the context of the run's precision.
             mean: Averages a tensor over all processes, each of which must call this.
         """
-        config = self._config
+        config, task = self._config, training_task(unet, self._config)
         levels = [(k + 0.5) / config.held_out.levels for k in range(config.held_out.levels)]
         sums = torch.zeros(len(levels), device=unet.device)
         for number in range(self._batches):
@@ -80,9 +81,7 @@ class HeldOutLoss:
             for place, t in enumerate(levels):
                 at_level = replace(batch, t=torch.full_like(batch.t, t))
                 with autocast():
-                    sums[place] += diffusion_loss(
-                        unet, unet.noise_process, at_level, config.data, config.objective
-                    ).mean
+                    sums[place] += diffusion_loss(unet, task, at_level, config.data, config.objective).mean
         losses = mean(sums / self._batches).tolist()
-        log_snrs = unet.noise_process.schedule.log_snr(torch.tensor(levels)).tolist()
+        log_snrs = task.noise_at(torch.tensor(levels)).log_snr.tolist()
         return [LevelLoss(*values) for values in zip(levels, log_snrs, losses, strict=True)]

@@ -36,16 +36,20 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.export import export_model
 from diffusers_imagen.training.held_out import HeldOutLoss
+from diffusers_imagen.training.lora import export_lora
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.power_average import PowerAverage
+from diffusers_imagen.training.pretrained import pretrained_digest, pretrained_folder
+from diffusers_imagen.training.prior import BatchesWithPrior, Draw, draw_prior, prior_config
 from diffusers_imagen.training.progress import Progress
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog, append_line, forget_after
-from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, SNAPSHOTS, UNET, write_run_config
+from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, LORA, SNAPSHOTS, UNET, write_run_config
 from diffusers_imagen.training.sources import captions_of, open_pictures
 from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_unet
 from diffusers_imagen.training.strategy import make_accelerator
+from diffusers_imagen.training.tasks import training_task
 from diffusers_imagen.training.trackers import start_trackers, stop_trackers, track
 
 _logger = logging.getLogger(__name__)
@@ -61,10 +65,11 @@ class TrainResult(NamedTuple):
     finished: bool
 
 
-def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
+def train(config: TrainConfig, preview: Preview | None = None, draw: Draw | None = None) -> TrainResult:
     """Train one stage, from its newest checkpoint if there is one.
 
-    Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`), `log.jsonl`,
+    Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`; of a
+    LoRA `lora/` instead, for `load_lora_adapter`), `log.jsonl`,
     `held_out.jsonl`, `train_config.json`, `quarantine.jsonl`, `text_cache/`, and if they are asked for
     `snapshots/` and `trackers/`. SIGTERM makes it save and leave.
 
@@ -72,6 +77,7 @@ def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
         config: Of the run.
         preview: Called with the averaged U-Net and the number of steps made, every `config.preview.every_steps` and at
             the end, in the main process.
+        draw: Draws the pictures of `config.prior` that are missing, in the main process.
 
     Returns:
         How far it came.
@@ -80,13 +86,13 @@ def train(config: TrainConfig, preview: Preview | None = None) -> TrainResult:
         ValueError: If the data, the model or the text encoder cannot be used, or the run in `output_dir` is another.
         RuntimeError: If too many steps in a row have no finite gradient.
     """
-    return _Run(config, preview).run()
+    return _Run(config, preview, draw).run()
 
 
 class _Run:
     """One run: what it holds, and its steps."""
 
-    def __init__(self, config: TrainConfig, preview: Preview | None) -> None:
+    def __init__(self, config: TrainConfig, preview: Preview | None, draw: Draw | None) -> None:
         self._config = config
         self._preview = preview
         self._folder = Path(config.output_dir)
@@ -98,11 +104,17 @@ class _Run:
                 config, quarantine=self._folder / "quarantine.jsonl", samples_per_step=self._samples_per_step
             )
             held_out = open_pictures(config, held_out=True) if config.data.validation_fraction else None
+            self._prior_pictures = self._open_prior(draw)
         self._prepare_model()
         self._resume()
-        text = self._text(*([self._pictures] if held_out is None else [self._pictures, held_out]))
+        text = self._text(
+            *(source for source in (self._pictures, held_out, self._prior_pictures) if source is not None)
+        )
         places = accelerator.num_processes, accelerator.process_index
-        self._maker = BatchMaker(config, self._pictures, text, *places)
+        self._maker: BatchMaker | BatchesWithPrior = BatchMaker(config, self._pictures, text, *places)
+        if config.prior is not None and self._prior_pictures is not None:
+            maker = BatchMaker(prior_config(config, config.prior), self._prior_pictures, text, *places)
+            self._maker = BatchesWithPrior(self._maker, maker, config.prior.weight)
         self._held_out = None if held_out is None else HeldOutLoss(config, held_out, text, *places)
         self._log = ScalarLog(self._folder / LOG, self._state.step, accelerator.is_main_process, self._mean)
         if accelerator.is_main_process:
@@ -163,7 +175,7 @@ class _Run:
             with accelerator.accumulate(self._unet):
                 part = diffusion_loss(
                     self._unet,
-                    self._process,
+                    self._task,
                     self._next(batches),
                     config.data,
                     config.objective,
@@ -209,12 +221,20 @@ class _Run:
         config = self._config
         return config.batch_size * config.gradient_accumulation_steps * self._accelerator.num_processes
 
+    def _open_prior(self, draw: Draw | None) -> PictureSource | None:
+        prior = self._config.prior
+        if prior is None:
+            return None
+        if self._accelerator.is_main_process:
+            draw_prior(prior, draw)
+        return open_pictures(prior_config(self._config, prior), quarantine=self._folder / "quarantine_prior.jsonl")
+
     def _prepare_model(self) -> None:
         config, accelerator = self._config, self._accelerator
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(config.seed)
-        unet = make_unet(config.model).to(accelerator.device)
+        unet = make_unet(config.model, config.lora).to(accelerator.device)
         if config.channels_last:
             unet = unet.to(memory_format=torch.channels_last)
         ema: ExponentialAverage[UNet] = ExponentialAverage(unet, config.ema.decay)
@@ -223,7 +243,7 @@ class _Run:
         if config.compile:
             unet.compile()
         optimizer = make_optimizer(unet, config.optimizer)
-        self._process = unet.noise_process
+        self._task = training_task(unet, config)
         self._unet, self._optimizer = accelerator.prepare(unet, optimizer)
         self._state = TrainingState(unet, ema, optimizer, power, accelerator.scaler)
 
@@ -237,9 +257,11 @@ class _Run:
         if checkpoint is None:
             return
         for name, value in self._identity().items():
-            if checkpoint.record[name] != value:
+            # Checkpoints of before there was a choice have nothing of what did not exist.
+            saved = checkpoint.record.get(name)
+            if saved != value:
                 raise ValueError(
-                    f"The run in {str(self._folder)!r} had {name} {checkpoint.record[name]!r}, now it is {value!r}; "
+                    f"The run in {str(self._folder)!r} had {name} {saved!r}, now it is {value!r}; "
                     "give another `output_dir` or what it was."
                 )
         try:
@@ -249,11 +271,15 @@ class _Run:
         _logger.info("Resumed from step %d.", checkpoint.step)
 
     def _identity(self) -> dict[str, Any]:
-        """Say what must not change when a run is resumed, since it decides what each step sees."""
+        """Say what must not change when a run is resumed, since it decides what each step sees or starts from."""
+        lora = self._config.lora
         return {
             "seed": self._config.seed,
             "samples_per_step": self._samples_per_step,
             "data": self._pictures.digest,
+            "lora": None if lora is None else {**asdict(lora), "target_modules": list(lora.target_modules)},
+            "prior": None if self._prior_pictures is None else self._prior_pictures.digest,
+            "base": None if lora is None else pretrained_digest(pretrained_folder(self._config.model)),
         }
 
     def _text(self, *sources: PictureSource) -> TextEmbeddingCache | OnlineTextEncoder:
@@ -273,18 +299,21 @@ class _Run:
                 text.settings,
                 self._folder / "text_cache",
                 text.batch_size,
-                source=self._pictures.digest,
+                source=" ".join(source.digest for source in sources),
             )
 
     def _save(self) -> None:
-        """Write a checkpoint, unless this step has one, and the averaged U-Net."""
+        """Write a checkpoint, unless this step has one, and the averaged U-Net or its adapter."""
         state = self._state
         if self._accelerator.is_main_process:
             if state.step != self._saved_step:
                 facts = {**self._identity(), "config": asdict(self._config)}
                 save_checkpoint(self._folder / CHECKPOINTS, state.to_checkpoint(facts), self._config.checkpoint.keep)
             # A run killed between the two has a checkpoint of this step, but an older U-Net.
-            export_model(state.ema.model, self._folder / UNET)
+            if self._config.lora is None:
+                export_model(state.ema.model, self._folder / UNET)
+            else:
+                export_lora(state.ema.model, self._folder / LORA)
         self._saved_step = state.step
         self._accelerator.wait_for_everyone()
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from diffusers_imagen.models.blocks import ImagenBlock
-from diffusers_imagen.models.unet import ImagenUNet
+from diffusers_imagen.models.stage_model import stage_shape
+from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.optimizers import optimizer_class
+from diffusers_imagen.training.state import UNet
 
 _FLOAT = 4
 # Of what a pass in float32 keeps: half of most tensors, but norms, residuals and copied weights too. Measured.
@@ -41,7 +44,7 @@ class MemoryEstimate:
         return self.weights + self.gradients + self.optimizer + self.averages + self.activations
 
 
-def estimate_memory(unet: ImagenUNet, config: TrainConfig, text_length: int, processes: int = 1) -> MemoryEstimate:
+def estimate_memory(unet: UNet, config: TrainConfig, text_length: int, processes: int = 1) -> MemoryEstimate:
     """Estimate what training takes in each process, beside the program itself and the pictures.
 
     Args:
@@ -50,10 +53,10 @@ def estimate_memory(unet: ImagenUNet, config: TrainConfig, text_length: int, pro
         text_length: Tokens of a caption.
         processes: Number of processes, of which several keep another copy of the gradients to exchange.
     """
-    count = sum(parameter.numel() for parameter in unet.parameters())
+    count = sum(parameter.numel() for parameter in _trained(unet))
     averages = 3 if config.ema.post_hoc else 1
     return MemoryEstimate(
-        weights=_FLOAT * count,
+        weights=_FLOAT * sum(parameter.numel() for parameter in unet.parameters()),
         gradients=_FLOAT * count * (1 if processes == 1 else 2),
         optimizer=_moments(unet, config.optimizer.name),
         averages=averages * _FLOAT * count,
@@ -61,19 +64,23 @@ def estimate_memory(unet: ImagenUNet, config: TrainConfig, text_length: int, pro
     )
 
 
-def _moments(unet: ImagenUNet, name: str) -> int:
+def _moments(unet: UNet, name: str) -> int:
     """Count the optimizer's tensors by the state that it makes for a small matrix; 8-bit ones are told by their name."""
-    count = sum(parameter.numel() for parameter in unet.parameters())
+    count = sum(parameter.numel() for parameter in _trained(unet))
     if name.endswith("8bit"):
         return 2 * count
     if name == "Adafactor":
-        return _FLOAT * sum(_factored(parameter) for parameter in unet.parameters())
+        return _FLOAT * sum(_factored(parameter) for parameter in _trained(unet))
     weight = nn.Parameter(torch.zeros(8, 8))
     weight.grad = torch.zeros(8, 8)
     optimizer = optimizer_class(name)([weight], lr=1e-3)
     optimizer.step()
     per_weight = sum(v.numel() for v in optimizer.state[weight].values() if isinstance(v, Tensor)) // weight.numel()
     return _FLOAT * per_weight * count
+
+
+def _trained(unet: UNet) -> list[nn.Parameter]:
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
 
 def _factored(parameter: Tensor) -> int:
@@ -84,22 +91,28 @@ def _factored(parameter: Tensor) -> int:
     return parameter.numel() // columns + parameter.numel() // rows
 
 
-def _activations(unet: ImagenUNet, config: TrainConfig, text_length: int) -> int:
+def _activations(unet: UNet, config: TrainConfig, text_length: int) -> int:
     """Count what a forward pass of one batch keeps; with checkpointing a block's inputs and one block at a time."""
     counter = _SavedBytes(unet)
-    side, batch = config.data.crop_side, config.batch_size
-    own = unet.config
-    enlarges = own.low_res_channels > 0
+    side, batch = config.data.crop_side, config.pass_size
+    shape = stage_shape(unet)
     with torch.device("meta"), counter, torch.enable_grad():
-        output = unet(
-            torch.empty(batch, own.in_channels, side, side),
-            torch.empty(batch),
-            torch.empty(batch, text_length, own.num_text_layers * own.encoder_hid_dim),
-            encoder_attention_mask=torch.ones(batch, text_length, dtype=torch.bool),
-            low_res=torch.empty(batch, own.low_res_channels, side, side) if enlarges else None,
-            noise_level=torch.empty(batch) if enlarges else None,
-            return_dict=False,
-        )[0]
+        picture = torch.empty(batch, shape.channels, side, side)
+        text = torch.empty(batch, text_length, shape.text_width)
+        if isinstance(unet, DeepFloydUNet2DConditionModel):
+            sample = torch.cat([picture, picture], dim=1) if shape.enlarges else picture
+            labels = torch.empty(batch) if shape.enlarges else None
+            output = unet(sample, torch.empty(batch), text, class_labels=labels, return_dict=False)[0]
+        else:
+            output = unet(
+                picture,
+                torch.empty(batch),
+                text,
+                encoder_attention_mask=torch.ones(batch, text_length, dtype=torch.bool),
+                low_res=picture if shape.enlarges else None,
+                noise_level=torch.empty(batch) if shape.enlarges else None,
+                return_dict=False,
+            )[0]
         output.square().mean()
     kept = counter.total
     if config.model.gradient_checkpointing:
@@ -110,7 +123,7 @@ def _activations(unet: ImagenUNet, config: TrainConfig, text_length: int) -> int
 class _SavedBytes:
     """Count the memory that autograd keeps while this context is open, in all and for each block."""
 
-    def __init__(self, unet: ImagenUNet) -> None:
+    def __init__(self, unet: UNet) -> None:
         self.total = 0
         self.blocks: list[int] = []
         self.inputs: list[int] = []
@@ -124,7 +137,7 @@ class _SavedBytes:
         self._hooks.__enter__()
         self._handles = []
         for module in self._unet.modules():
-            if isinstance(module, ImagenBlock):
+            if isinstance(module, ImagenBlock | ResnetBlock2D):
                 self._handles += [
                     module.register_forward_pre_hook(self._before),
                     module.register_forward_hook(self._after),

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from diffusers_imagen.data.transforms import crop_at, flip_some, low_res_of, to_unit_range
-from diffusers_imagen.diffusion.augmentation import noise_low_res
-from diffusers_imagen.diffusion.noise import NoiseProcess, add_noise, alpha_sigma
+from diffusers_imagen.diffusion.noise import add_noise
 from diffusers_imagen.diffusion.prediction import target
 from diffusers_imagen.diffusion.resize import resize
 from diffusers_imagen.diffusion.weighting import loss_weight
 from diffusers_imagen.training.config import DataConfig, ObjectiveConfig
+from diffusers_imagen.training.tasks import TrainingTask
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class TrainingBatch:
         noise_level: Noise on the low resolution, in [0, 1], (B,); None for a base stage.
         low_res_eps: Standard normal noise for it (B, 3, crop, crop); None for a base stage.
         low_res: Whole small pictures (B, 3, h, w), uint8; None where they are to be made by shrinking.
+        weight: How much each sample counts (B,); None for all alike.
     """
 
     pictures: Tensor
@@ -48,6 +49,7 @@ class TrainingBatch:
     noise_level: Tensor | None = None
     low_res_eps: Tensor | None = None
     low_res: Tensor | None = None
+    weight: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """Give the batch on a device."""
@@ -65,13 +67,13 @@ class Loss(NamedTuple):
 
 
 def diffusion_loss(
-    unet: nn.Module, process: NoiseProcess, batch: TrainingBatch, data: DataConfig, objective: ObjectiveConfig
+    unet: nn.Module, task: TrainingTask, batch: TrainingBatch, data: DataConfig, objective: ObjectiveConfig
 ) -> Loss:
     """Compute the weighted denoising loss of a batch.
 
     Args:
         unet: The U-Net, wrapped for training or not.
-        process: The U-Net's noise schedule and prediction type.
+        task: What the U-Net is trained to do.
         batch: The samples, on the U-Net's device.
         data: Crop and low resolution.
         objective: The weighting.
@@ -80,26 +82,26 @@ def diffusion_loss(
         The loss in float32; its mean over pixels is per sample, so all pictures count alike.
 
     Imagen (arXiv:2205.11487), equation 1; for enlargement stages with the noise of section 2.4 on the low resolution.
+    Where the U-Net learns a variance, its bound is added under the same weight.
     """
-    x_0, low_res = _images(batch, data)
-    log_snr = process.schedule.log_snr(batch.t)
-    alpha, sigma = alpha_sigma(log_snr)
-    prediction = unet(
-        add_noise(x_0, batch.eps, alpha, sigma),
-        1000 * batch.t,
-        batch.text.to(x_0.dtype),
-        encoder_attention_mask=batch.text_mask,
-        low_res=low_res,
-        noise_level=batch.noise_level,
-        return_dict=False,
-    )[0]
-    error = prediction.float() - target(x_0, batch.eps, alpha, sigma, process.prediction_type)
-    weight = loss_weight(log_snr, process.prediction_type, objective.weighting, objective.gamma, objective.bias)
-    per_sample = weight * error.square().flatten(1).mean(1)
+    x_0, low_res = _images(batch, data, task)
+    log_snr, alpha, sigma = task.noise_at(batch.t)
+    x_t = add_noise(x_0, batch.eps, alpha, sigma)
+    text = batch.text.to(x_0.dtype)
+    prediction = task.predict(unet, x_t, batch.t, text, batch.text_mask, low_res, batch.noise_level)
+    error = prediction.value.float() - target(x_0, batch.eps, alpha, sigma, task.prediction_type)
+    weight = loss_weight(log_snr, task.prediction_type, objective.weighting, objective.gamma, objective.bias)
+    if batch.weight is not None:
+        weight = weight * batch.weight
+    per_sample = error.square().flatten(1).mean(1)
+    variance_loss = task.variance_loss(prediction, x_0, x_t, batch.t)
+    if variance_loss is not None:
+        per_sample = per_sample + variance_loss
+    per_sample = weight * per_sample
     return Loss(per_sample.mean(), per_sample.detach(), log_snr)
 
 
-def _images(batch: TrainingBatch, data: DataConfig) -> tuple[Tensor, Tensor | None]:
+def _images(batch: TrainingBatch, data: DataConfig, task: TrainingTask) -> tuple[Tensor, Tensor | None]:
     """Give the crops that are trained on and, for an enlargement stage, their noised low resolution."""
     whole = flip_some(to_unit_range(batch.pictures), batch.flip)
     x_0 = _crop(whole, batch, data)
@@ -110,7 +112,7 @@ def _images(batch: TrainingBatch, data: DataConfig) -> tuple[Tensor, Tensor | No
     else:
         small = flip_some(to_unit_range(batch.low_res), batch.flip)
         low_res = resize(small, (whole.shape[-2], whole.shape[-1]), data.low_res_resize)
-    return x_0, noise_low_res(_crop(low_res, batch, data), batch.noise_level, batch.low_res_eps)
+    return x_0, task.noise_low_res(_crop(low_res, batch, data), batch.noise_level, batch.low_res_eps)
 
 
 def _crop(whole: Tensor, batch: TrainingBatch, data: DataConfig) -> Tensor:

@@ -18,17 +18,17 @@ _ADAMW = {"betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.01}
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Make an optimizer over all parameters of a model, AdamW fused where PyTorch can.
+    """Make an optimizer over all trained parameters of a model, AdamW fused where PyTorch can.
 
     Args:
-        model: The model.
+        model: The model; parameters that ask for no gradient are left out.
         config: Name and arguments.
 
     Raises:
         ValueError: If there is no such optimizer, it cannot be used here, or it does not take an argument.
     """
     kind = optimizer_class(config.name)
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     arguments = _arguments(kind, config)
     if config.name == "AdamW":
         arguments = {"fused": parameters[0].device.type in ("cpu", "cuda"), **arguments}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import checkpoint_steps, load_checkpoint
@@ -18,7 +19,10 @@ from diffusers_imagen.training.export import export_model
 from diffusers_imagen.training.power_average import Profile, combination_error, combine_profiles
 from diffusers_imagen.training.run_folder import CONFIG, SNAPSHOTS, unet_folder
 
-_CLASSES = {kind.__name__: kind for kind in (ImagenUNet2DConditionModel, EfficientUNet2DConditionModel)}
+_CLASSES = {
+    kind.__name__: kind
+    for kind in (ImagenUNet2DConditionModel, EfficientUNet2DConditionModel, DeepFloydUNet2DConditionModel)
+}
 
 
 class PostHocAverage(NamedTuple):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# Keep the streams of samples and of steps apart, and both from the order of the pictures.
-_SAMPLE, _STEP = 1, 2
+# Keep the streams of samples, of steps and of prior samples apart, and all from the order of the pictures.
+_SAMPLE, _STEP, _PRIOR = 1, 2, 3
 
 
 class SampleDraws(NamedTuple):
@@ -53,6 +53,11 @@ def seed_step(seed: int, micro_step: int, process: int) -> None:
         process: Rank of this process.
     """
     torch.manual_seed(_derive(seed, _STEP, micro_step, process))
+
+
+def prior_seed(seed: int) -> int:
+    """Give the seed of a run's prior samples, so that they have other times and noise than its own samples."""
+    return _derive(seed, _PRIOR)
 
 
 def _derive(*numbers: int) -> int:

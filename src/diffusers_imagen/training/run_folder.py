@@ -12,7 +12,7 @@ from typing import Any
 
 from diffusers_imagen.training.config import TrainConfig
 
-CONFIG, LOG, HELD_OUT, UNET = "train_config.json", "log.jsonl", "held_out.jsonl", "unet"
+CONFIG, LOG, HELD_OUT, UNET, LORA = "train_config.json", "log.jsonl", "held_out.jsonl", "unet", "lora"
 CHECKPOINTS, SNAPSHOTS, PREVIEWS, TRACKERS = "checkpoints", "snapshots", "previews", "trackers"
 
 
@@ -50,6 +50,11 @@ def unet_folder(folder: Path) -> Path:
     for place in (folder / UNET, folder):
         if (place / "config.json").is_file():
             return place
+    if (folder / LORA).is_dir():
+        raise ValueError(
+            f"{str(folder)!r} is the run of a LoRA, which has no U-Net of its own; load {str(folder / LORA)!r} into the U-Net "
+            "that it adapts with its `load_lora_adapter`."
+        )
     raise ValueError(
         f"{str(folder)!r} has no trained U-Net; give the `output_dir` of a run, or the folder of a U-Net."
     )

@@ -67,6 +67,11 @@ def open_data(config: DataConfig, held_out: bool = False, quarantine: str | Path
     """
     kind = _kind_of(Path(config.folder)) if config.source == "auto" else config.source
     split, bad = (held_out, config.validation_fraction), Quarantine(quarantine, config.max_bad_fraction)
+    if config.prompts and kind != "folder":
+        raise ValueError(
+            f"`data.prompts` is {list(config.prompts)}, but `data.folder` is of the kind {kind!r}, whose captions are in "
+            "it; leave `data.prompts` out."
+        )
     if kind == "shards":
         return TarShards.open(
             config.folder, config.size, *split, config.shard_window, bad, caption_fields=config.captions
@@ -76,7 +81,9 @@ def open_data(config: DataConfig, held_out: bool = False, quarantine: str | Path
             config.folder, config.size, *split, bad, config.split, config.image_column, config.captions,
             config.key_column,
         )  # fmt: skip
-    return ImageFolder.open(config.folder, config.size, *split, bad, caption_fields=config.captions)
+    return ImageFolder.open(
+        config.folder, config.size, *split, bad, caption_fields=config.captions, prompts=config.prompts
+    )
 
 
 def captions_of(*sources: PictureSource) -> Iterator[str]:

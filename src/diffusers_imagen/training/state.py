@@ -10,17 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from diffusers_imagen.models.stage_model import StageShape, stage_shape
+from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import Checkpoint
 from diffusers_imagen.training.config import ModelConfig, OptimizerConfig, TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
+from diffusers_imagen.training.fine_tune_config import LoraConfig
+from diffusers_imagen.training.lora import add_lora
 from diffusers_imagen.training.power_average import PowerAverage
+from diffusers_imagen.training.pretrained import pretrained_class, pretrained_folder
 
-UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel
+UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel
 
+# What a saved U-Net of DeepFloyd IF may say that it is.
+_DEEPFLOYD = (UNet2DConditionModel.__name__, DeepFloydUNet2DConditionModel.__name__)
 _UNET_CLASSES = {"base": ImagenUNet2DConditionModel, "super_resolution": EfficientUNet2DConditionModel}
 
 
@@ -31,7 +39,7 @@ class TrainingState:
     Args:
         unet: The U-Net itself, not wrapped.
         ema: Its average.
-        optimizer: Over all parameters of the U-Net, in one group and in their order.
+        optimizer: Over all trained parameters of the U-Net, in one group and in their order.
         power: Power-function averages for profiles chosen afterwards; none without them.
         scaler: The gradient scaler of fp16; None otherwise.
         step: Optimizer steps made, skipped ones too.
@@ -65,8 +73,8 @@ class TrainingState:
             **facts,
         }
         tensors = {
-            "unet": self.unet.state_dict(),
-            "ema": self.ema.model.state_dict(),
+            "unet": self._trained(self.unet),
+            "ema": self._trained(self.ema.model),
             "optimizer": moments,
             **{_power_file(average): average.model.state_dict() for average in self.power},
         }
@@ -92,14 +100,24 @@ class TrainingState:
                 f"`ema.post_hoc` is true, but the run has no averages of `ema.sigma_rels` {lacking}; set it back to what "
                 "it was, or give another `output_dir`."
             )
-        self.unet.load_state_dict(dict(checkpoint.tensors["unet"]))
-        self.ema.model.load_state_dict(dict(checkpoint.tensors["ema"]))
+        for model, name in ((self.unet, "unet"), (self.ema.model, "ema")):
+            model.load_state_dict({**self._frozen(model), **checkpoint.tensors[name]})
         for average in self.power:
             average.model.load_state_dict(dict(checkpoint.tensors[_power_file(average)]))
         self._restore_optimizer(checkpoint.tensors["optimizer"], saved["values"])
         if self.scaler is not None and checkpoint.record["scaler"]:
             self.scaler.load_state_dict(checkpoint.record["scaler"])
         self.step, self.skipped = checkpoint.step, int(checkpoint.record["skipped"])
+
+    def _trained(self, model: UNet) -> dict[str, Tensor]:
+        """Give the state of the U-Net or its average without what stays as it was."""
+        frozen = self._frozen(model)
+        return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+    def _frozen(self, model: UNet) -> dict[str, Tensor]:
+        """Give what a LoRA leaves as it was, the weights under it; nothing where all are trained."""
+        names = {name for name, weight in self.unet.named_parameters() if not weight.requires_grad}
+        return {name: tensor for name, tensor in model.state_dict().items() if name in names}
 
     def _optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Name the optimizer's tensors, and its other values, `<kind>:<parameter>`."""
@@ -111,7 +129,7 @@ class TrainingState:
         return tensors, values
 
     def _restore_optimizer(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        parameters = dict(self.unet.named_parameters())
+        parameters = {name: weight for name, weight in self.unet.named_parameters() if weight.requires_grad}
         places = {name: place for place, name in enumerate(parameters)}
         state: dict[int, dict[str, Any]] = {}
         for key, value in {**tensors, **values}.items():
@@ -132,29 +150,34 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def make_unet(config: ModelConfig) -> UNet:
+def make_unet(config: ModelConfig, lora: LoraConfig | None = None) -> UNet:
     """Make the U-Net of a run, new or from a folder, in float32 and training mode.
 
     Args:
         config: Which one.
+        lora: The adapter that alone is trained; None trains all weights.
 
     Raises:
-        ValueError: If `config.config` has an argument that the U-Net does not know or refuses.
+        ValueError: If `config.config` has an argument that the U-Net does not know or refuses, or there is no U-Net or
+            no layer to adapt.
     """
     if config.pretrained is None:
         unet = _new_unet(config)
     else:
-        unet = _UNET_CLASSES[config.model_class].from_pretrained(config.pretrained, torch_dtype=torch.float32)
+        unet = _saved_class(config).from_pretrained(pretrained_folder(config), torch_dtype=torch.float32)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+    if lora is not None:
+        add_lora(unet, lora)
     return unet.train()
 
 
-def describe_unet(config: ModelConfig) -> UNet:
+def describe_unet(config: ModelConfig, lora: LoraConfig | None = None) -> UNet:
     """Make the U-Net of a run without memory for its weights, on the meta device, in training mode.
 
     Args:
         config: Which one.
+        lora: As `make_unet`.
 
     Raises:
         ValueError: As `make_unet`.
@@ -163,9 +186,17 @@ def describe_unet(config: ModelConfig) -> UNet:
         if config.pretrained is None:
             unet = _new_unet(config)
         else:
-            unet_class = _UNET_CLASSES[config.model_class]
-            unet = unet_class.from_config(unet_class.load_config(config.pretrained))
+            unet_class = _saved_class(config)
+            unet = unet_class.from_config(unet_class.load_config(pretrained_folder(config)))
+        if lora is not None:
+            add_lora(unet, lora)
     return unet.train()
+
+
+def _saved_class(config: ModelConfig) -> type[UNet]:
+    if pretrained_class(pretrained_folder(config)) in _DEEPFLOYD:
+        return DeepFloydUNet2DConditionModel
+    return _UNET_CLASSES[config.model_class]
 
 
 def _new_unet(config: ModelConfig) -> UNet:
@@ -187,26 +218,46 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
     Raises:
         ValueError: If its low resolution, sizes, text length or text width are not those of the run.
     """
-    own = unet.config
-    if (own.low_res_channels > 0) != (config.model.model_class == "super_resolution"):
+    shape, deepfloyd = stage_shape(unet), isinstance(unet, DeepFloydUNet2DConditionModel)
+    if shape.enlarges != (config.model.model_class == "super_resolution"):
         raise ValueError(
-            f"`low_res_channels` of the U-Net is {own.low_res_channels}, but `model.model_class` is "
-            f"{config.model.model_class!r}; give 0 for a base stage and 3 for an enlargement."
+            f"The U-Net is one of {'an enlargement' if shape.enlarges else 'a base'}, but `model.model_class` is "
+            f"{config.model.model_class!r}; set it to what the U-Net is, which `low_res_channels` of its config says."
         )
     if config.data.crop_side % unet.size_multiple:
         raise ValueError(
             f"`data.crop` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
         )
-    if config.text.max_length > own.text_max_length:
+    if config.text.max_length > shape.text_length:
         raise ValueError(
-            f"`text.max_length` is {config.text.max_length}, but `text_max_length` of the U-Net is "
-            f"{own.text_max_length}; lower the one or raise the other."
+            f"`text.max_length` is {config.text.max_length}, but the U-Net takes {shape.text_length} tokens "
+            "(`text_max_length` of its config); lower the one or raise the other."
         )
-    if text_width != own.num_text_layers * own.encoder_hid_dim:
+    if text_width != shape.text_width:
         raise ValueError(
-            f"The text embeddings have width {text_width}, but the U-Net takes {own.num_text_layers} layers of width "
-            f"{own.encoder_hid_dim}; set its `num_text_layers` to the number of `text.layers` and `encoder_hid_dim` "
-            "to the encoder's width."
+            f"The text embeddings have width {text_width}, but the U-Net takes {shape.text_width}; set its "
+            "`num_text_layers` to the number of `text.layers` and `encoder_hid_dim` to the encoder's width."
+        )
+    if deepfloyd != (config.text.form == "deepfloyd_if"):
+        raise ValueError(
+            f"`text.form` is {config.text.form!r}, but the U-Net is a {type(unet).__name__}; give 'deepfloyd_if' for "
+            "DeepFloyd IF's U-Nets and 'masked' for all others."
+        )
+    if deepfloyd:
+        _check_deepfloyd(config, shape)
+
+
+def _check_deepfloyd(config: TrainConfig, shape: StageShape) -> None:
+    """Refuse what DeepFloyd IF's pipelines would not do in the same way."""
+    if config.text.max_length != shape.text_length:
+        raise ValueError(
+            f"`text.max_length` is {config.text.max_length}, but DeepFloyd IF's pictures depend on padding to "
+            f"{shape.text_length} tokens; give {shape.text_length}."
+        )
+    if shape.enlarges and config.data.low_res_resize != "bilinear_align_corners":
+        raise ValueError(
+            f"`data.low_res_resize` is {config.data.low_res_resize!r}, but DeepFloyd IF enlarges with "
+            "'bilinear_align_corners'; give that."
         )
 
 

@@ -62,4 +62,5 @@ def test_a_new_process_needs_no_encoder(make_cascade, seeded, tmp_path):
     done = subprocess.run([sys.executable, "-c", DRAW, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "0"
-    assert torch.equal(torch.load(tmp_path / "drawn.pt"), drawn)
+    # Another number of threads adds in another order.
+    torch.testing.assert_close(torch.load(tmp_path / "drawn.pt"), drawn, rtol=0, atol=1e-5)

@@ -20,6 +20,9 @@ from diffusers import (
 from diffusers.quantizers import auto as quantizers
 from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
+from transformers.quantizers import HfQuantizer
+from transformers.quantizers import auto as text_quantizers
+from transformers.utils.quantization_config import QuantizationConfigMixin as TextQuantizationConfigMixin
 
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
@@ -50,11 +53,33 @@ class RoundingQuantizer(DiffusersQuantizer):
         model.config.quantization_config = self.quantization_config
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
-        for layer in linear_layers(model):
-            largest = layer.weight.data.abs().max()
-            steps = (layer.weight.data / largest * self.quantization_config.levels).round()
-            layer.weight.data = steps * largest / self.quantization_config.levels
+        round_weights(model, self.quantization_config.levels)
         return model
+
+
+class TextRoundingConfig(TextQuantizationConfigMixin):
+    """The same for models of Transformers."""
+
+    def __init__(self, levels: int = 4) -> None:
+        self.quant_method = Method.ROUNDING
+        self.levels = levels
+
+
+class TextRoundingQuantizer(HfQuantizer):
+    is_trainable = False
+
+    def is_serializable(self) -> bool:
+        return True
+
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        round_weights(model, self.quantization_config.levels)
+        return model
+
+
+def round_weights(model: Any, levels: int) -> None:
+    for layer in linear_layers(model):
+        largest = layer.weight.data.abs().max()
+        layer.weight.data = (layer.weight.data / largest * levels).round() * largest / levels
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +160,17 @@ def test_a_quantization_reaches_the_components_that_it_names(saved, monkeypatch,
     assert 3 < counts["unet"] <= 9
     assert counts["sr_unet_1"] <= 3
     assert counts["text_encoder"] > 100
+    assert draw(pipe).isfinite().all()
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_quantization_reaches_the_text_encoder(saved, monkeypatch, route):
+    monkeypatch.setitem(text_quantizers.AUTO_QUANTIZER_MAPPING, "rounding", TextRoundingQuantizer)
+    monkeypatch.setitem(text_quantizers.AUTO_QUANTIZATION_CONFIG_MAPPING, "rounding", TextRoundingConfig)
+    wanted = PipelineQuantizationConfig(quant_mapping={"text_encoder": TextRoundingConfig(4)})
+    pipe = route.from_pretrained(saved, quantization_config=wanted)
+    assert max(len(layer.weight.unique()) for layer in linear_layers(pipe.text_encoder)) <= 9
+    assert max(len(layer.weight.unique()) for layer in linear_layers(pipe.unet)) > 100
     assert draw(pipe).isfinite().all()
 
 

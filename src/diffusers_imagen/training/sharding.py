@@ -9,9 +9,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import all_gather
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+# Elements that are sent at once.
+_MESSAGE = 2**26
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
@@ -25,7 +29,8 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
         mesh: Of one axis.
     """
     # Only these can be cut: other memory layouts are given up.
-    model.to(memory_format=torch.contiguous_format)
+    for weight in model.parameters():
+        weight.data = weight.data.contiguous()
     names = getattr(model, "_repeated_blocks", None) or ()
     for module in list(model.modules()):
         if type(module).__name__ in names:
@@ -58,13 +63,18 @@ def check_sharded(model: nn.Module, processes: int) -> None:
             )
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """Give what this process has of a tensor, all of it if it is not spread; both share their memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Put one tensor together where it is spread; all processes must call this then."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """Put spread tensors together, one after the other; whole ones are passed on.
+    """Put spread tensors together; whole ones are passed on.
 
     Args:
         tensors: The same names in all processes, each of which must call this.
@@ -73,12 +83,43 @@ def gather(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor
     Returns:
         Whole tensors, those that were spread on the CPU; nothing without `keep`.
     """
-    found: dict[str, Tensor] = {}
+    found = {name: tensor for name, tensor in tensors.items() if keep and not isinstance(tensor, DTensor)}
+    some: dict[str, DTensor] = {}
+    size = 0
     for name, tensor in tensors.items():
-        together = whole(tensor)
-        if keep:
-            found[name] = together.cpu() if isinstance(tensor, DTensor) else together
-    return found
+        if isinstance(tensor, DTensor):
+            some[name] = tensor
+            size += tensor.numel()
+            # Many small tensors in one message, but never a whole model on one GPU.
+            if size >= _MESSAGE:
+                found |= _gather_at_once(some, keep)
+                some, size = {}, 0
+    found |= _gather_at_once(some, keep)
+    return {name: found[name] for name in tensors if name in found}
+
+
+def _gather_at_once(tensors: Mapping[str, DTensor], keep: bool) -> dict[str, Tensor]:
+    """Put tensors together that are of one type and spread along their first axis."""
+    if not tensors:
+        return {}
+    mesh = next(iter(tensors.values())).device_mesh
+    processes = mesh.size()
+    # As `torch.chunk` cuts: all parts but the last ones have this many rows.
+    rows = {name: -(-tensor.shape[0] // processes) for name, tensor in tensors.items()}
+    parts = []
+    for name, tensor in tensors.items():
+        part = tensor.to_local()
+        parts.append(torch.cat([part, part.new_zeros(rows[name] - part.shape[0], *part.shape[1:])]).flatten())
+    mine = torch.cat(parts)
+    received = [torch.empty_like(mine) for _ in range(processes)]
+    all_gather(received, mine, group=mesh.get_group())
+    if not keep:
+        return {}
+    columns = torch.stack([theirs.cpu() for theirs in received]).split([len(part) for part in parts], dim=1)
+    return {
+        name: column.reshape(-1, *tensor.shape[1:])[: tensor.shape[0]].contiguous()
+        for (name, tensor), column in zip(tensors.items(), columns, strict=True)
+    }
 
 
 def spread_like(own: Tensor, tensor: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ from diffusers_imagen.training.state import (
     learning_rate,
     make_unet,
 )
-from diffusers_imagen.training.strategy import make_accelerator, prepare
+from diffusers_imagen.training.strategy import make_accelerator, place, prepare
 from diffusers_imagen.training.tasks import training_task
 from diffusers_imagen.training.trackers import start_trackers, stop_trackers, track
 
@@ -241,9 +241,7 @@ class _Run:
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(config.seed)
-        unet = make_unet(config.model, config.lora).to(accelerator.device)
-        if config.channels_last:
-            unet = unet.to(memory_format=torch.channels_last)
+        unet = place(make_unet(config.model, config.lora), config, accelerator)
         ema: ExponentialAverage[UNet] = ExponentialAverage(unet, config.ema.decay)
         widths = config.ema.sigma_rels if config.ema.post_hoc else ()
         power: list[PowerAverage[UNet]] = [PowerAverage(unet, width) for width in widths]

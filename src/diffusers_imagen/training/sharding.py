@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed import all_gather
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 # Elements that are sent at once.
 _MESSAGE = 2**26
@@ -25,18 +25,22 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     its backward pass, and given back after each. What asks for no gradient is spread as well.
 
     Args:
-        model: A U-Net, the same in all processes; its class says in `_repeated_blocks` what its blocks are.
+        model: A U-Net, the same in all processes; it may be on the CPU still, and ends up on the mesh's device.
         mesh: Of one axis.
     """
     # Only these can be cut: other memory layouts are given up.
     for weight in model.parameters():
         weight.data = weight.data.contiguous()
-    names = getattr(model, "_repeated_blocks", None) or ()
-    for module in list(model.modules()):
-        if type(module).__name__ in names:
-            fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for block in blocks_of(model):
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
     # By default the outermost part would keep its weights whole after a pass without a backward one, unseen by averages.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """List the blocks that are put together one at a time, which a U-Net's class names in `_repeated_blocks`."""
+    names = getattr(model, "_repeated_blocks", None) or ()
+    return [module for module in model.modules() if type(module).__name__ in names]
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -83,11 +87,13 @@ def gather(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor
     Returns:
         Whole tensors, those that were spread on the CPU; nothing without `keep`.
     """
-    found = {name: tensor for name, tensor in tensors.items() if keep and not isinstance(tensor, DTensor)}
+    found: dict[str, Tensor] = {}
     some: dict[str, DTensor] = {}
     size = 0
     for name, tensor in tensors.items():
-        if isinstance(tensor, DTensor):
+        if not isinstance(tensor, DTensor) or tensor.placements != (Shard(0),):
+            found[name] = whole(tensor)
+        else:
             some[name] = tensor
             size += tensor.numel()
             # Many small tensors in one message, but never a whole model on one GPU.
@@ -95,7 +101,7 @@ def gather(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor
                 found |= _gather_at_once(some, keep)
                 some, size = {}, 0
     found |= _gather_at_once(some, keep)
-    return {name: found[name] for name in tensors if name in found}
+    return {name: found[name] for name in tensors} if keep else {}
 
 
 def _gather_at_once(tensors: Mapping[str, DTensor], keep: bool) -> dict[str, Tensor]:

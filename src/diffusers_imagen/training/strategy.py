@@ -9,10 +9,13 @@ How weights are spread is in `sharding.py`. Called by the training loop and the 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import GradientAccumulationPlugin, disable_fsdp_ram_efficient_loading
+from diffusers import ModelMixin
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
@@ -22,6 +25,8 @@ from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.run_folder import TRACKERS
 from diffusers_imagen.training.sharding import check_sharded, shard
 from diffusers_imagen.training.trackers import tracker_names
+
+Model = TypeVar("Model", bound=ModelMixin)
 
 # Environment variable of `accelerate launch` -> what it asks for, and what cuts models up in ways of its own.
 _UNSUPPORTED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
@@ -83,6 +88,18 @@ def asks_for_fsdp(config: TrainConfig) -> bool:
     return launched or config.strategy == "fsdp"
 
 
+def place(unet: Model, config: TrainConfig, accelerator: Accelerator) -> Model:
+    """Put a U-Net where its averages are made: on the GPU, unless it is only to have a part of it there.
+
+    Args:
+        unet: New, on the CPU.
+        config: Of the run.
+        accelerator: Of `make_accelerator`.
+    """
+    unet = unet.to("cpu" if asks_for_fsdp(config) else accelerator.device)
+    return unet.to(memory_format=torch.channels_last) if config.channels_last else unet
+
+
 def prepare(
     unet: nn.Module, averages: Sequence[nn.Module], config: TrainConfig, accelerator: Accelerator
 ) -> tuple[nn.Module, AcceleratedOptimizer]:
@@ -92,7 +109,7 @@ def prepare(
     train with DDP. What is computed is the same: the precision is that of autocast.
 
     Args:
-        unet: The U-Net, on its device; with FSDP changed in place.
+        unet: The U-Net, of `place`; with FSDP changed in place.
         averages: Its averages as models, changed in place likewise.
         config: Of the run.
         accelerator: Of `make_accelerator`.
@@ -153,6 +170,11 @@ def _check_fsdp(config: TrainConfig) -> None:
             asked = os.environ.get(variable, "1" if variable == "FSDP_VERSION" else in_force).lower()
             if asked != in_force:
                 raise ValueError(f"FSDP was asked for with {variable}={asked}, which is not done; {remedy}.")
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        raise ValueError(
+            "`strategy` is 'fsdp' or the launcher was told so, but there is one process, which has nobody to share with; "
+            "start several, as with `torchrun --nproc_per_node 2`, or leave it out."
+        )
     name = config.optimizer.name
     refused = [
         ("precision", config.precision, config.precision == "fp16", "give bf16 or no, which need no scaled losses"),
@@ -175,9 +197,4 @@ def _check_processes(config: TrainConfig, found: int) -> None:
         raise ValueError(
             f"`processes` is {config.processes}, but there is {found}; start with `torchrun --nproc_per_node "
             f"{config.processes}` (`accelerate launch --cpu` starts a single one without saying so)."
-        )
-    if found == 1 and asks_for_fsdp(config):
-        raise ValueError(
-            "`strategy` is 'fsdp' or the launcher was told so, but there is one process, which has nobody to share with; "
-            "start several, as with `torchrun --nproc_per_node 2`, or leave it out."
         )

@@ -5,12 +5,13 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_multi_gpu_env
 
-from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
+from diffusers_imagen.training.config import DataConfig, ModelConfig, TextConfig, TrainConfig
+from diffusers_imagen.training.strategy import asks_for_fsdp, make_accelerator
 
 FOLDER = Path(__file__).parents[2] / "examples" / "accelerate"
-TYPES = {"ddp": DistributedType.MULTI_GPU, "fsdp2": DistributedType.FSDP, "deepspeed": DistributedType.DEEPSPEED}
+TYPES = {"ddp": DistributedType.MULTI_GPU, "fsdp2": DistributedType.FSDP}
 
 
 def launch_arguments(name: str, *words: str):
@@ -41,26 +42,25 @@ def test_launching_on_several_gpus_asks_for_all_processes() -> None:
     assert int(arguments.nproc_per_node) == 8
 
 
-def test_launched_processes_shard_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launched_processes_shard_as_the_training_loop_does(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = launch_arguments("fsdp2")
     assert arguments.use_fsdp
     for key, value in prepare_multi_gpu_env(arguments).items():
         monkeypatch.setenv(key, value)
-    plugin = FullyShardedDataParallelPlugin()
+    config = TrainConfig(
+        data=DataConfig(folder="pictures", size=64),
+        model=ModelConfig(model_class="base"),
+        text=TextConfig(folder="text"),
+        output_dir="run",
+        max_steps=1,
+        precision="bf16",
+    )
 
-    assert plugin.fsdp_version == 2
-    assert plugin.reshard_after_forward is True
-    assert plugin.transformer_cls_names_to_wrap == list(ImagenUNet2DConditionModel._no_split_modules)
-    assert plugin.state_dict_type.name == "FULL_STATE_DICT"
-
-
-def test_launched_processes_are_told_of_zero_two() -> None:
-    arguments = launch_arguments("deepspeed")
-    assert arguments.use_deepspeed
-    # What `accelerate launch` sets besides.
-    arguments.deepspeed_fields_from_accelerate_config = ""
-    environment = prepare_deepspeed_cmd_env(arguments)[1]
-
-    assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
-    assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
-    assert environment["ACCELERATE_GRADIENT_CLIPPING"] == "1.0"
+    assert FullyShardedDataParallelPlugin().fsdp_version == 2
+    assert asks_for_fsdp(config)
+    # Nothing in the file is refused, but that here is one process alone.
+    with pytest.raises(ValueError, match="there is one process"):
+        make_accelerator(config)
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(ValueError, match="FSDP_OFFLOAD_PARAMS=true, which is not done"):
+        make_accelerator(config)

@@ -16,18 +16,21 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from diffusers_imagen.training import loop as module
 from diffusers_imagen.training.checkpoint import checkpoint_steps, load_checkpoint
 from diffusers_imagen.training.config import TrainConfig
-from diffusers_imagen.training.loop import train
+from diffusers_imagen.training.fine_tune_config import LoraConfig
+from diffusers_imagen.training.loop import Preview, train
 from diffusers_imagen.training.objective import Loss
 from diffusers_imagen.training.run_folder import read_lines
 
 MakeConfig = Callable[..., TrainConfig]
 STATE_FILES = ("unet", "ema", "optimizer", "ema-0.05", "ema-0.1")
+KILLS = 20
 POST_HOC = {"post_hoc": True, "snapshot_every_steps": 7}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -39,7 +42,12 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def start(config: TrainConfig, processes: int = 1, prepare: Callable[[int], None] = lambda rank: None) -> list[int]:
+def start(
+    config: TrainConfig,
+    processes: int = 1,
+    prepare: Callable[[int], None] = lambda rank: None,
+    preview: Preview | None = None,
+) -> list[int]:
     """Fork processes that train together, after `prepare` with their rank; 0 is a run that came to its end."""
     port, children = free_port(), []
     for rank in range(processes):
@@ -53,7 +61,7 @@ def start(config: TrainConfig, processes: int = 1, prepare: Callable[[int], None
                     os.environ |= {name: str(value) for name, value in places.items()}
                     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
                 prepare(rank)
-                train(config)
+                train(config, preview)
                 code = 0
             except BaseException as error:
                 sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
@@ -103,11 +111,12 @@ def losses(config: TrainConfig) -> list[float]:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("processes", "strategy"), [(1, "auto"), (2, "ddp"), (2, "fsdp")])
 def test_twenty_kills_at_random_moments_change_no_bit(
-    make_config: MakeConfig, tmp_path: Path, processes: int, workers: int
+    make_config: MakeConfig, tmp_path: Path, processes: int, strategy: str, workers: int
 ) -> None:
     changes: dict[str, Any] = {
+        "strategy": strategy,
         "max_steps": 60,
         "batch_size": 2,
         "log_every": 1,
@@ -120,7 +129,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(
     run(whole, processes)
     moments = random.Random(100 * processes + workers)
     kills = 0
-    for step in sorted(moments.sample(range(1, 60), 20)):
+    for step in sorted(moments.sample(range(1, 60), KILLS)):
         children = start(killed, processes)
         wait_for_step(killed, step)
         time.sleep(moments.uniform(0, 0.05))
@@ -130,8 +139,8 @@ def test_twenty_kills_at_random_moments_change_no_bit(
     run(killed, processes)
 
     compared = assert_same_bits(whole, killed)
-    sys.stdout.write(f"{kills} of {20 * processes} processes killed, {compared} tensors the same to the bit\n")
-    assert kills == 20 * processes
+    sys.stdout.write(f"{kills} of {KILLS * processes} processes killed, {compared} tensors the same to the bit\n")
+    assert kills == KILLS * processes
 
 
 def test_other_numbers_of_processes_and_passes_see_the_same_samples(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -153,15 +162,133 @@ def test_other_numbers_of_processes_and_passes_see_the_same_samples(make_config:
     assert difference < 1e-5
 
 
-def test_run_goes_on_with_another_number_of_processes(make_config: MakeConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((1, "auto"), (2, "ddp")), ((1, "auto"), (2, "fsdp")), ((2, "fsdp"), (1, "auto")), ((2, "fsdp"), (2, "ddp"))],
+)
+def test_run_goes_on_with_another_number_of_processes_and_strategy(
+    make_config: MakeConfig, tmp_path: Path, before: tuple[int, str], after: tuple[int, str]
+) -> None:
     model = {"config": make_config().model.config | {"dropout": 0.0}}
-    whole = make_config(max_steps=6, model=model, batch_size=4, log_every=1, output_dir=str(tmp_path / "whole"))
+    changes: dict[str, Any] = {"model": model, "log_every": 1, "ema": POST_HOC}
+    whole = make_config(max_steps=6, batch_size=4, **changes, output_dir=str(tmp_path / "whole"))
     run(whole)
-    folder = str(tmp_path / "changed")
-    run(make_config(max_steps=3, model=model, batch_size=4, log_every=1, output_dir=folder))
-    changed = make_config(max_steps=6, model=model, batch_size=2, log_every=1, output_dir=folder)
-    run(changed, processes=2)
+    for max_steps, (processes, strategy) in ((3, before), (6, after)):
+        changed = make_config(
+            max_steps=max_steps,
+            batch_size=4 // processes,
+            strategy=strategy,
+            **changes,
+            output_dir=str(tmp_path / "changed"),
+        )
+        run(changed, processes)
     assert losses(changed) == pytest.approx(losses(whole), rel=1e-5)
+    assert_close_states(whole, changed)
+
+
+def assert_close_states(one: TrainConfig, other: TrainConfig) -> None:
+    first, second = final_state(one), final_state(other)
+    assert first.keys() == second.keys()
+    assert {name for name in first if first[name].shape != second[name].shape} == set()
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5
+
+
+def kinds_seen(folder: Path) -> Preview:
+    """Write down what a preview was given: class of the U-Net and of its weights, the mode and the step."""
+
+    def preview(unet: Any, step: int) -> None:
+        kinds = {type(weight).__name__ for weight in unet.parameters()}
+        line = f"{type(unet).__name__} {sorted(kinds)} {unet.training} {step}\n"
+        with (folder / "previews.txt").open("a") as file:
+            file.write(line)
+
+    return preview
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": {"validation_fraction": 0.25}, "held_out": {"every_steps": 3, "levels": 2}},
+        {
+            "enlarges": True,
+            "gradient_accumulation_steps": 2,
+            "optimizer": {"name": "SGD", "options": {"momentum": 0.9}},
+        },
+        {"model": {"gradient_checkpointing": True}, "precision": "bf16"},
+    ],
+    ids=["base with held-out pictures", "enlargement with accumulation", "checkpointing in bfloat16"],
+)
+def test_fsdp_trains_and_writes_what_ddp_does(
+    make_config: MakeConfig, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    enlarges = changes.get("enlarges", False)
+    plain = make_config(enlarges=enlarges).model.config | {"dropout": 0.0}
+    changes = {**changes, "model": {"config": plain, **changes.get("model", {})}}
+    runs = []
+    for strategy in ("ddp", "fsdp"):
+        folder = tmp_path / strategy
+        config = make_config(
+            **changes, max_steps=6, log_every=1, ema=POST_HOC, strategy=strategy, output_dir=str(folder)
+        )
+        assert end(start(config, 2, preview=kinds_seen(folder))) == [0, 0]
+        runs.append(config)
+    ddp, fsdp = runs
+    assert losses(fsdp) == pytest.approx(losses(ddp), rel=1e-5 if fsdp.precision == "no" else 1e-3)
+    if fsdp.precision == "no":
+        assert_close_states(ddp, fsdp)
+    held_out = [[line["loss"] for line in read_lines(tmp_path / name / "held_out.jsonl")] for name in ("ddp", "fsdp")]
+    assert held_out[1] == pytest.approx(held_out[0], rel=1e-5)
+    assert len(held_out[1]) == (2 if "held_out" in changes else 0)
+    files = [{path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*")} for name in ("ddp", "fsdp")]
+    assert files[0] == files[1]
+    assert (tmp_path / "fsdp" / "previews.txt").read_text() == (tmp_path / "ddp" / "previews.txt").read_text()
+    exported = [load_file(next((tmp_path / name / "unet").glob("*.safetensors"))) for name in ("ddp", "fsdp")]
+    assert {name: weight.shape for name, weight in exported[0].items()} == {
+        name: weight.shape for name, weight in exported[1].items()
+    }
+
+
+def as_on_gpus(rank: int) -> None:
+    """Let the launcher ask for FSDP2, and Accelerate take the CPUs for devices on which it knows FSDP2 itself."""
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+
+
+def asked_by_launcher(rank: int) -> None:
+    """Let the launcher ask for FSDP2 on CPUs, where Accelerate by itself would train with DDP."""
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+@pytest.mark.parametrize("prepare", [as_on_gpus, asked_by_launcher])
+def test_fsdp_that_a_launcher_asks_for_is_that_of_the_configuration(
+    make_config: MakeConfig, tmp_path: Path, prepare: Callable[[int], None]
+) -> None:
+    configured = make_config(strategy="fsdp", output_dir=str(tmp_path / "configured"))
+    launched = make_config(output_dir=str(tmp_path / "launched"))
+    run(configured, 2)
+    run(launched, 2, prepare)
+    assert_same_bits(configured, launched)
+
+
+def test_fsdp_trains_an_adapter_as_ddp_does(make_config: MakeConfig, tmp_path: Path) -> None:
+    run(make_config(max_steps=1, output_dir=str(tmp_path / "base")))
+    runs = []
+    for strategy in ("ddp", "fsdp"):
+        config = make_config(
+            model={"config": {}, "pretrained": str(tmp_path / "base")},
+            lora=LoraConfig(rank=2),
+            max_steps=4,
+            batch_size=2,
+            strategy=strategy,
+            output_dir=str(tmp_path / strategy),
+        )
+        run(config, 2)
+        runs.append(config)
+    assert_close_states(*runs)
+    adapters = [load_file(tmp_path / name / "lora" / "pytorch_lora_weights.safetensors") for name in ("ddp", "fsdp")]
+    assert adapters[0].keys() == adapters[1].keys()
+    assert all(torch.allclose(adapters[0][name], adapters[1][name], atol=1e-6) for name in adapters[0])
 
 
 def infinite_at(rank: int, guilty: int) -> None:
@@ -176,10 +303,14 @@ def infinite_at(rank: int, guilty: int) -> None:
     module.diffusion_loss = sometimes_infinite
 
 
-def test_all_processes_skip_a_step_that_one_of_them_spoils(make_config: MakeConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_all_processes_skip_a_step_that_one_of_them_spoils(
+    make_config: MakeConfig, tmp_path: Path, strategy: str
+) -> None:
     configs = []
     for guilty in (0, 1):
-        config = make_config(max_steps=5, log_every=1, ema=POST_HOC, output_dir=str(tmp_path / f"{guilty}"))
+        folder = str(tmp_path / f"{guilty}")
+        config = make_config(max_steps=5, log_every=1, ema=POST_HOC, strategy=strategy, output_dir=folder)
         run(config, 2, lambda rank, guilty=guilty: infinite_at(rank, guilty))
         assert [line["skipped"] for line in read_lines(tmp_path / f"{guilty}" / "log.jsonl")] == [0, 0, 1, 1, 1]
         configs.append(config)
@@ -187,8 +318,9 @@ def test_all_processes_skip_a_step_that_one_of_them_spoils(make_config: MakeConf
     assert_same_bits(*configs)
 
 
-def test_a_killed_process_ends_the_others_within_a_minute(make_config: MakeConfig) -> None:
-    config = make_config(max_steps=100_000, log_every=1)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_killed_process_ends_the_others_within_a_minute(make_config: MakeConfig, strategy: str) -> None:
+    config = make_config(max_steps=100_000, log_every=1, strategy=strategy)
     children = start(config, processes=2)
     wait_for_step(config, 3)
     os.kill(children[1], signal.SIGKILL)
@@ -200,12 +332,12 @@ def test_a_killed_process_ends_the_others_within_a_minute(make_config: MakeConfi
     assert seconds < 60
 
 
-@pytest.mark.parametrize("told", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize(("told", "strategy"), [((0,), "ddp"), ((1,), "ddp"), ((0, 1), "ddp"), ((1,), "fsdp")])
 def test_sigterm_to_any_process_saves_and_leaves_all_with_code_0(
-    make_config: MakeConfig, tmp_path: Path, told: tuple[int, ...]
+    make_config: MakeConfig, tmp_path: Path, told: tuple[int, ...], strategy: str
 ) -> None:
-    whole = make_config(max_steps=40, log_every=1, output_dir=str(tmp_path / "whole"))
-    parts = make_config(max_steps=40, log_every=1, output_dir=str(tmp_path / "parts"))
+    whole = make_config(max_steps=40, log_every=1, strategy=strategy, output_dir=str(tmp_path / "whole"))
+    parts = make_config(max_steps=40, log_every=1, strategy=strategy, output_dir=str(tmp_path / "parts"))
     run(whole, 2)
     children = start(parts, 2)
     wait_for_step(parts, 5)

@@ -1,9 +1,10 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from diffusers_imagen.training.config import TrainConfig
-from diffusers_imagen.training.strategy import make_accelerator
+from diffusers_imagen.training.strategy import asks_for_fsdp, make_accelerator
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -12,7 +13,7 @@ MakeConfig = Callable[..., TrainConfig]
     ("variable", "value", "message"),
     [
         ("WORLD_SIZE", "2", "started 2 processes, but 1 would train together.*ACCELERATE_USE_CPU=true"),
-        ("ACCELERATE_USE_FSDP", "true", "FSDP was asked for"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP was asked for with FSDP_VERSION=1.*--fsdp_version 2"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed was asked for"),
         ("ACCELERATE_MIXED_PRECISION", "bf16", "`precision` is 'no', but the launcher was told 'bf16'"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "`gradient_accumulation_steps` is 1, but the launcher was"),
@@ -24,6 +25,53 @@ def test_what_a_launcher_asks_for_in_vain_is_an_error(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=message):
         make_accelerator(make_config())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("FSDP_OFFLOAD_PARAMS", "true", "leave out fsdp_offload_params"),
+        ("FSDP_RESHARD_AFTER_FORWARD", "false", "set fsdp_reshard_after_forward to true"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "set `model.gradient_checkpointing`"),
+        ("WORLD_SIZE", "1", "there is one process, which has nobody to share with"),
+    ],
+)
+def test_what_fsdp_here_does_not_do_is_an_error(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "WORLD_SIZE": "2", variable: value}
+    for name, setting in asked.items():
+        monkeypatch.setenv(name, setting)
+    with pytest.raises(ValueError, match=message):
+        make_accelerator(make_config())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp16"}, "`precision` is 'fp16', which does not go with FSDP; give bf16 or no"),
+        ({"compile": True}, "`compile` is True"),
+        ({"optimizer": {"name": "Adafactor"}}, "`optimizer.name` is 'Adafactor'"),
+        ({"optimizer": {"name": "AdamW8bit"}}, "`optimizer.name` is 'AdamW8bit'"),
+    ],
+)
+def test_what_does_not_go_with_fsdp_is_an_error(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=message):
+        make_accelerator(make_config(strategy="fsdp", **changes))
+
+
+def test_launcher_and_configuration_must_ask_for_the_same(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asks_for_fsdp(make_config(strategy="fsdp"))
+    assert not asks_for_fsdp(make_config())
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert asks_for_fsdp(make_config())
+    with pytest.raises(ValueError, match="`strategy` is 'ddp', but the launcher was told to use FSDP"):
+        make_accelerator(make_config(strategy="ddp"))
 
 
 def test_wrong_number_of_processes_is_an_error(make_config: MakeConfig) -> None:

@@ -20,11 +20,11 @@ from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.memory import MemoryEstimate, estimate_memory, peak_memory
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
-from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.prior import missing_pictures, prior_config
+from diffusers_imagen.training.sharding import whole
 from diffusers_imagen.training.sources import open_pictures
 from diffusers_imagen.training.state import check_unet, describe_unet, make_unet
-from diffusers_imagen.training.strategy import make_accelerator
+from diffusers_imagen.training.strategy import asks_for_fsdp, make_accelerator, place, prepare
 from diffusers_imagen.training.tasks import training_task
 
 _MIB = 2**20
@@ -123,7 +123,7 @@ def dry_run(config: TrainConfig) -> DryRun:
     text = encode_text(sampled, tokenizer, text_encoder, config.text.settings)
     described = describe_unet(config.model, config.lora)
     check_unet(described, config, text.hidden_states.shape[-1])
-    memory = estimate_memory(described, config, text.mask.shape[1], accelerator.num_processes)
+    memory = estimate_memory(described, config, text.mask.shape[1], accelerator.num_processes, asks_for_fsdp(config))
 
     some = [pictures[index] for index in range(min(_PICTURES, len(pictures)))]
     started = time.perf_counter()
@@ -172,14 +172,12 @@ def _prior(config: TrainConfig) -> tuple[int, int, int] | None:
 def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBatch) -> list[float]:
     """Make two optimizer steps and give the seconds of each; the first one pays for what is made once."""
     torch.manual_seed(config.seed)
-    unet = make_unet(config.model, config.lora).to(accelerator.device)
-    if config.channels_last:
-        unet = unet.to(memory_format=torch.channels_last)
+    unet = place(make_unet(config.model, config.lora), config, accelerator)
     task = training_task(unet, config)
     averages = [ExponentialAverage(unet, config.ema.decay) for _ in range(3 if config.ema.post_hoc else 1)]
     if config.compile:
         unet.compile()
-    wrapped, optimizer = accelerator.prepare(unet, make_optimizer(unet, config.optimizer))
+    wrapped, optimizer = prepare(unet, [average.model for average in averages], config, accelerator)
     seconds = []
     for step in range(2):
         started = time.perf_counter()
@@ -187,7 +185,7 @@ def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBat
             with accelerator.accumulate(wrapped):
                 loss = diffusion_loss(wrapped, task, batch, config.data, config.objective).mean
                 accelerator.backward(loss)
-        accelerator.clip_grad_norm_(unet.parameters(), config.optimizer.max_grad_norm).item()
+        whole(accelerator.clip_grad_norm_(unet.parameters(), config.optimizer.max_grad_norm)).item()
         optimizer.step()
         optimizer.zero_grad()
         for average in averages:

@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from diffusers_imagen.training.sharding import own_part
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -34,11 +36,14 @@ class ExponentialAverage(Generic[Model]):
         """Take the model's present weights into the average.
 
         Args:
-            model: The model in training; buffers are copied, trained parameters averaged.
+            model: The model in training; buffers are copied, trained parameters averaged. If it is spread over
+                processes, so is the average, and each process averages its own part.
             updates: How many updates were made before.
         """
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
-        trained: list[tuple[Tensor, Tensor]] = [(a, weight.detach()) for a, weight in pairs if weight.requires_grad]
+        trained: list[tuple[Tensor, Tensor]] = [
+            (own_part(average), own_part(weight.detach())) for average, weight in pairs if weight.requires_grad
+        ]
         averages, weights = [average for average, _ in trained], [weight for _, weight in trained]
         torch._foreach_lerp_(averages, weights, 1 - self.decay_at(updates))
         for average, value in zip(self.model.buffers(), model.buffers(), strict=True):

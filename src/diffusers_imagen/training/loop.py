@@ -38,7 +38,6 @@ from diffusers_imagen.training.export import export_model
 from diffusers_imagen.training.held_out import HeldOutLoss
 from diffusers_imagen.training.lora import export_lora
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
-from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.power_average import PowerAverage
 from diffusers_imagen.training.pretrained import pretrained_digest, pretrained_folder
 from diffusers_imagen.training.prior import BatchesWithPrior, Draw, draw_prior, prior_config
@@ -46,9 +45,17 @@ from diffusers_imagen.training.progress import Progress
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog, append_line, forget_after
 from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, LORA, SNAPSHOTS, UNET, write_run_config
+from diffusers_imagen.training.sharding import gather, is_sharded, whole
 from diffusers_imagen.training.sources import captions_of, open_pictures
-from diffusers_imagen.training.state import TrainingState, UNet, check_unet, learning_rate, make_unet
-from diffusers_imagen.training.strategy import make_accelerator
+from diffusers_imagen.training.state import (
+    TrainingState,
+    UNet,
+    check_unet,
+    describe_unet,
+    learning_rate,
+    make_unet,
+)
+from diffusers_imagen.training.strategy import make_accelerator, place, prepare
 from diffusers_imagen.training.tasks import training_task
 from diffusers_imagen.training.trackers import start_trackers, stop_trackers, track
 
@@ -182,7 +189,7 @@ class _Run:
                 ).mean
                 accelerator.backward(part)
                 loss += part.detach() / config.gradient_accumulation_steps
-        norm = accelerator.clip_grad_norm_(state.unet.parameters(), config.optimizer.max_grad_norm)
+        norm = whole(accelerator.clip_grad_norm_(state.unet.parameters(), config.optimizer.max_grad_norm))
         # The norm is of gradients averaged over all processes, so all of them skip together.
         finite = bool(torch.isfinite(norm))
         if finite or state.scaler is not None:
@@ -234,18 +241,16 @@ class _Run:
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(config.seed)
-        unet = make_unet(config.model, config.lora).to(accelerator.device)
-        if config.channels_last:
-            unet = unet.to(memory_format=torch.channels_last)
+        unet = place(make_unet(config.model, config.lora), config, accelerator)
         ema: ExponentialAverage[UNet] = ExponentialAverage(unet, config.ema.decay)
         widths = config.ema.sigma_rels if config.ema.post_hoc else ()
         power: list[PowerAverage[UNet]] = [PowerAverage(unet, width) for width in widths]
         if config.compile:
             unet.compile()
-        optimizer = make_optimizer(unet, config.optimizer)
         self._task = training_task(unet, config)
-        self._unet, self._optimizer = accelerator.prepare(unet, optimizer)
-        self._state = TrainingState(unet, ema, optimizer, power, accelerator.scaler)
+        averages = [ema.model, *(average.model for average in power)]
+        self._unet, self._optimizer = prepare(unet, averages, config, accelerator)
+        self._state = TrainingState(unet, ema, self._optimizer.optimizer, power, accelerator.scaler)
 
     def _resume(self) -> None:
         folder = self._folder / CHECKPOINTS
@@ -304,18 +309,33 @@ class _Run:
 
     def _save(self) -> None:
         """Write a checkpoint, unless this step has one, and the averaged U-Net or its adapter."""
-        state = self._state
-        if self._accelerator.is_main_process:
-            if state.step != self._saved_step:
-                facts = {**self._identity(), "config": asdict(self._config)}
-                save_checkpoint(self._folder / CHECKPOINTS, state.to_checkpoint(facts), self._config.checkpoint.keep)
-            # A run killed between the two has a checkpoint of this step, but an older U-Net.
+        state, is_main = self._state, self._accelerator.is_main_process
+        if state.step != self._saved_step:
+            facts = {**self._identity(), "config": asdict(self._config)}
+            checkpoint = state.to_checkpoint(facts, keep=is_main)
+            if is_main:
+                save_checkpoint(self._folder / CHECKPOINTS, checkpoint, self._config.checkpoint.keep)
+        # A run killed between the two has a checkpoint of this step, but an older U-Net.
+        averaged = self._averaged()
+        if averaged is not None:
             if self._config.lora is None:
-                export_model(state.ema.model, self._folder / UNET)
+                export_model(averaged, self._folder / UNET)
             else:
-                export_lora(state.ema.model, self._folder / LORA)
+                export_lora(averaged, self._folder / LORA)
         self._saved_step = state.step
         self._accelerator.wait_for_everyone()
+
+    def _averaged(self) -> UNet | None:
+        """Give the averaged U-Net, whole, to the main process; with FSDP all must ask for it."""
+        model, is_main = self._state.ema.model, self._accelerator.is_main_process
+        if not is_sharded(model):
+            return model if is_main else None
+        tensors = gather(model.state_dict(), keep=is_main)
+        if not is_main:
+            return None
+        averaged = describe_unet(self._config.model, self._config.lora)
+        averaged.load_state_dict(tensors, assign=True)
+        return averaged.eval().requires_grad_(False)
 
     def _measure(self) -> None:
         """Measure held-out pictures and keep a snapshot of the power-function averages, where it is time for that."""
@@ -330,10 +350,12 @@ class _Run:
             by_level = {f"held_out/t={level.t:.3f}": level.loss for level in levels}
             track(accelerator, {"held_out/loss": loss, **by_level}, state.step)
         wants_snapshot = last or state.step % config.ema.snapshot_every_steps == 0
-        if state.power and wants_snapshot and accelerator.is_main_process:
-            tensors = {str(average.sigma_rel): average.model.state_dict() for average in state.power}
-            snapshot = Checkpoint(state.step, tensors, {"updates": state.updates})
-            save_checkpoint(self._folder / SNAPSHOTS, snapshot, keep=state.step)
+        if state.power and wants_snapshot:
+            is_main = accelerator.is_main_process
+            tensors = {str(average.sigma_rel): gather(average.model.state_dict(), is_main) for average in state.power}
+            if is_main:
+                snapshot = Checkpoint(state.step, tensors, {"updates": state.updates})
+                save_checkpoint(self._folder / SNAPSHOTS, snapshot, keep=state.step)
 
     def _mean(self, values: Tensor) -> Tensor:
         """Average over all processes."""
@@ -343,8 +365,11 @@ class _Run:
         return averaged
 
     def _show(self) -> None:
-        if self._preview is not None and self._accelerator.is_main_process:
-            self._preview(self._state.ema.model, self._state.step)
+        if self._preview is None:
+            return
+        averaged = self._averaged()
+        if averaged is not None:
+            self._preview(averaged.to(self._accelerator.device), self._state.step)
 
     def _agree(self, *wishes: bool) -> tuple[bool, ...]:
         """Let all processes do what any of them wishes."""

@@ -21,6 +21,7 @@ from diffusers_imagen.models.stage_model import stage_shape
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.optimizers import optimizer_class
+from diffusers_imagen.training.sharding import blocks_of
 from diffusers_imagen.training.state import UNet
 
 _FLOAT = 4
@@ -44,7 +45,9 @@ class MemoryEstimate:
         return self.weights + self.gradients + self.optimizer + self.averages + self.activations
 
 
-def estimate_memory(unet: UNet, config: TrainConfig, text_length: int, processes: int = 1) -> MemoryEstimate:
+def estimate_memory(
+    unet: UNet, config: TrainConfig, text_length: int, processes: int = 1, is_spread: bool = False
+) -> MemoryEstimate:
     """Estimate what training takes in each process, beside the program itself and the pictures.
 
     Args:
@@ -52,7 +55,10 @@ def estimate_memory(unet: UNet, config: TrainConfig, text_length: int, processes
         config: Of the run.
         text_length: Tokens of a caption.
         processes: Number of processes, of which several keep another copy of the gradients to exchange.
+        is_spread: Whether they share everything out among them (FSDP), instead of each having all.
     """
+    if is_spread:
+        return _estimate_spread(unet, config, text_length, processes)
     count = sum(parameter.numel() for parameter in _trained(unet))
     averages = 3 if config.ema.post_hoc else 1
     return MemoryEstimate(
@@ -60,6 +66,22 @@ def estimate_memory(unet: UNet, config: TrainConfig, text_length: int, processes
         gradients=_FLOAT * count * (1 if processes == 1 else 2),
         optimizer=_moments(unet, config.optimizer.name),
         averages=averages * _FLOAT * count,
+        activations=_activations(unet, config, text_length),
+    )
+
+
+def _estimate_spread(unet: UNet, config: TrainConfig, text_length: int, processes: int) -> MemoryEstimate:
+    """Estimate a process's part, with what is whole at a time: what is in no block, and one block."""
+    everything = sum(parameter.numel() for parameter in unet.parameters())
+    trained = sum(parameter.numel() for parameter in _trained(unet))
+    blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in blocks_of(unet)]
+    whole = everything - sum(blocks) + max(blocks, default=0)
+    averages = 3 if config.ema.post_hoc else 1
+    return MemoryEstimate(
+        weights=_FLOAT * (everything // processes + whole),
+        gradients=_FLOAT * (trained // processes + min(whole, trained)),
+        optimizer=_moments(unet, config.optimizer.name) // processes,
+        averages=averages * _FLOAT * (everything // processes),
         activations=_activations(unet, config, text_length),
     )
 

@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from diffusers_imagen.training.sharding import own_part
+
 Model = TypeVar("Model", bound=nn.Module)
 
 # sigma_rel of gamma = 0, the plain mean; 12^(-1/2), above which no profile reaches.
@@ -60,12 +62,14 @@ class PowerAverage(Generic[Model]):
         """Take the model's present weights into the average.
 
         Args:
-            model: The model in training; buffers are copied, parameters averaged.
+            model: The model in training; buffers are copied, parameters averaged, of a model that is spread over
+                processes each process's part.
             updates: How many updates were made before.
         """
         share = 1 - (1 - 1 / (updates + 1)) ** (self._gamma + 1)
-        weights = [weight.detach() for weight in model.parameters()]
-        torch._foreach_lerp_(list(self.model.parameters()), weights, share)
+        averages = [own_part(average) for average in self.model.parameters()]
+        weights = [own_part(weight.detach()) for weight in model.parameters()]
+        torch._foreach_lerp_(averages, weights, share)
         for average, value in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(value)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from diffusers_imagen.models.stage_model import StageShape, stage_shape
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
@@ -24,6 +25,7 @@ from diffusers_imagen.training.fine_tune_config import LoraConfig
 from diffusers_imagen.training.lora import add_lora
 from diffusers_imagen.training.power_average import PowerAverage
 from diffusers_imagen.training.pretrained import pretrained_class, pretrained_folder
+from diffusers_imagen.training.sharding import gather, load_whole, spread_like
 
 UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel
 
@@ -59,11 +61,12 @@ class TrainingState:
         """Updates of the weights made."""
         return self.step - self.skipped
 
-    def to_checkpoint(self, facts: dict[str, Any]) -> Checkpoint:
-        """Describe the state for saving.
+    def to_checkpoint(self, facts: dict[str, Any], keep: bool = True) -> Checkpoint:
+        """Describe the state for saving, with whole tensors; if it is spread, all processes must call this.
 
         Args:
             facts: What else a resumed run should know, as JSON values.
+            keep: Whether this process is to save it; tensors that are spread are left out otherwise.
         """
         moments, values = self._optimizer_state()
         record = {
@@ -78,7 +81,8 @@ class TrainingState:
             "optimizer": moments,
             **{_power_file(average): average.model.state_dict() for average in self.power},
         }
-        return Checkpoint(self.step, tensors, record)
+        whole = {name: gather(parts, keep) for name, parts in tensors.items()}
+        return Checkpoint(self.step, whole, record)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take the state of a checkpoint over.
@@ -101,9 +105,9 @@ class TrainingState:
                 "it was, or give another `output_dir`."
             )
         for model, name in ((self.unet, "unet"), (self.ema.model, "ema")):
-            model.load_state_dict({**self._frozen(model), **checkpoint.tensors[name]})
+            load_whole(model, {**self._frozen(model), **checkpoint.tensors[name]})
         for average in self.power:
-            average.model.load_state_dict(dict(checkpoint.tensors[_power_file(average)]))
+            load_whole(average.model, checkpoint.tensors[_power_file(average)])
         self._restore_optimizer(checkpoint.tensors["optimizer"], saved["values"])
         if self.scaler is not None and checkpoint.record["scaler"]:
             self.scaler.load_state_dict(checkpoint.record["scaler"])
@@ -147,6 +151,8 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     # The fused kernel walks through memory without a look at strides, so a moment must lie as its weight does.
     if value.shape != parameter.shape:
         return value.clone()
+    if isinstance(parameter, DTensor):
+        return spread_like(parameter, value)
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 

@@ -1,26 +1,44 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Start Accelerate, and make sure that what was asked for is what is in force.
+"""Start Accelerate, give it what is trained, and make sure that what was asked for is what is in force.
 
 Launchers ask through environment variables, and Accelerate falls back without a word where it cannot do what they say:
-two processes that do not know of each other would train the same stage into one folder. Called by the training loop.
+two processes that do not know of each other would train the same stage into one folder, and FSDP on CPUs would be DDP.
+How weights are spread is in `sharding.py`. Called by the training loop and the dry run.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import GradientAccumulationPlugin, disable_fsdp_ram_efficient_loading
+from diffusers import ModelMixin
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 
 from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.run_folder import TRACKERS
+from diffusers_imagen.training.sharding import check_sharded, shard
 from diffusers_imagen.training.trackers import tracker_names
 
-# Environment variable of `accelerate launch` -> what it asks for. Checkpoints hold whole tensors, which these cut up.
-_UNSUPPORTED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+Model = TypeVar("Model", bound=ModelMixin)
+
+# Environment variable of `accelerate launch` -> what it asks for, and what cuts models up in ways of its own.
+_UNSUPPORTED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+# The same for FSDP: the value that is in force anyway, and what to do about another one.
+_FSDP_OPTIONS = {
+    "FSDP_VERSION": ("2", "give --fsdp_version 2 (fsdp_version of fsdp_config); version 1 is not supported"),
+    "FSDP_OFFLOAD_PARAMS": ("false", "leave out fsdp_offload_params"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "set fsdp_reshard_after_forward to true"),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("false", "set `model.gradient_checkpointing` of the run instead"),
 }
+# What they keep of a weight is no tensor of its shape, or is computed from more than one part of it.
+_WHOLE_WEIGHTS = ("Adafactor", "Muon", "LBFGS")
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -34,6 +52,11 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             or a strategy that this run does not have.
     """
     _check_environment(config)
+    if asks_for_fsdp(config):
+        _check_fsdp(config)
+        if _is_set("ACCELERATE_USE_FSDP"):
+            # Else Transformers would leave the text encoder of all processes but one empty.
+            disable_fsdp_ram_efficient_loading()
     accelerator = Accelerator(
         mixed_precision=config.precision,
         # Steps are counted by the run; an epoch's end must not cut one short.
@@ -47,12 +70,80 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
+def asks_for_fsdp(config: TrainConfig) -> bool:
+    """Tell whether the run's configuration or its launcher asks for FSDP.
+
+    Args:
+        config: Of the run.
+
+    Raises:
+        ValueError: If the two do not ask for the same.
+    """
+    launched = _is_set("ACCELERATE_USE_FSDP")
+    if launched and config.strategy == "ddp":
+        raise ValueError(
+            "`strategy` is 'ddp', but the launcher was told to use FSDP (ACCELERATE_USE_FSDP); say the same in both "
+            "places."
+        )
+    return launched or config.strategy == "fsdp"
+
+
+def place(unet: Model, config: TrainConfig, accelerator: Accelerator) -> Model:
+    """Put a U-Net where its averages are made: on the GPU, unless it is only to have a part of it there.
+
+    Args:
+        unet: New, on the CPU.
+        config: Of the run.
+        accelerator: Of `make_accelerator`.
+    """
+    unet = unet.to("cpu" if asks_for_fsdp(config) else accelerator.device)
+    return unet.to(memory_format=torch.channels_last) if config.channels_last else unet
+
+
+def prepare(
+    unet: nn.Module, averages: Sequence[nn.Module], config: TrainConfig, accelerator: Accelerator
+) -> tuple[nn.Module, AcceleratedOptimizer]:
+    """Make the optimizer, and set up model, averages and optimizer for the run's processes.
+
+    With FSDP the weights are spread here and not by Accelerate, in one way on GPUs and on CPUs, where Accelerate would
+    train with DDP. What is computed is the same: the precision is that of autocast.
+
+    Args:
+        unet: The U-Net, of `place`; with FSDP changed in place.
+        averages: Its averages as models, changed in place likewise.
+        config: Of the run.
+        accelerator: Of `make_accelerator`.
+
+    Returns:
+        The U-Net wrapped for training, and the optimizer over its trained parameters.
+
+    Raises:
+        ValueError: If there is no such optimizer, or the strategy that was asked for is not the one in force.
+    """
+    processes = accelerator.num_processes
+    if not asks_for_fsdp(config):
+        wrapped, optimizer = accelerator.prepare(unet, make_optimizer(unet, config.optimizer))
+        if processes > 1 and not isinstance(wrapped, DistributedDataParallel):
+            raise ValueError(
+                f"`strategy` is {config.strategy!r}, which is DDP here, but Accelerate made a {type(wrapped).__name__} "
+                f"for {processes} processes; start them with torchrun."
+            )
+        return wrapped, optimizer
+    mesh = init_device_mesh(accelerator.device.type, (processes,))
+    for model in (*averages, unet):
+        shard(model, mesh)
+        check_sharded(model, processes)
+    optimizer = accelerator.prepare_optimizer(make_optimizer(unet, config.optimizer))
+    # Puts the run's precision around the forward pass; what is trained would be wrapped in DDP.
+    return accelerator.prepare_model(unet, evaluation_mode=True), optimizer
+
+
 def _check_environment(config: TrainConfig) -> None:
     for variable, name in _UNSUPPORTED.items():
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
+        if _is_set(variable):
             raise ValueError(
-                f"{name} was asked for (by {variable}), but stages are trained by one process or DDP; "
-                "choose MULTI_GPU in `accelerate config`, or start with torchrun."
+                f"{name} was asked for (by {variable}), but stages are trained by one process, DDP or FSDP2; "
+                "choose MULTI_GPU or FSDP in `accelerate config`, or start with torchrun."
             )
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked not in ("no", config.precision):
@@ -66,6 +157,33 @@ def _check_environment(config: TrainConfig) -> None:
             f"`gradient_accumulation_steps` is {config.gradient_accumulation_steps}, but the launcher was told "
             f"{passes}; leave it out of the launcher."
         )
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("true", "1")
+
+
+def _check_fsdp(config: TrainConfig) -> None:
+    """Refuse what does not go with FSDP."""
+    if _is_set("ACCELERATE_USE_FSDP"):
+        for variable, (in_force, remedy) in _FSDP_OPTIONS.items():
+            asked = os.environ.get(variable, "1" if variable == "FSDP_VERSION" else in_force).lower()
+            if asked != in_force:
+                raise ValueError(f"FSDP was asked for with {variable}={asked}, which is not done; {remedy}.")
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        raise ValueError(
+            "`strategy` is 'fsdp' or the launcher was told so, but there is one process, which has nobody to share with; "
+            "start several, as with `torchrun --nproc_per_node 2`, or leave it out."
+        )
+    name = config.optimizer.name
+    refused = [
+        ("precision", config.precision, config.precision == "fp16", "give bf16 or no, which need no scaled losses"),
+        ("compile", config.compile, config.compile, "leave it out"),
+        ("optimizer.name", name, name in _WHOLE_WEIGHTS or name.endswith("8bit"), "take AdamW or SGD"),
+    ]
+    for field, value, holds, remedy in refused:
+        if holds:
+            raise ValueError(f"`{field}` is {value!r}, which does not go with FSDP; {remedy}, or train with DDP.")
 
 
 def _check_processes(config: TrainConfig, found: int) -> None:

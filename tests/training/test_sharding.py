@@ -12,11 +12,11 @@ from torch.distributed import FileStore, destroy_process_group, init_process_gro
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate
 
+from diffusers_imagen.models.repeated_blocks import repeated_blocks
 from diffusers_imagen.training import sharding as module
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.memory import estimate_memory
 from diffusers_imagen.training.sharding import (
-    blocks_of,
     check_sharded,
     gather,
     is_sharded,
@@ -97,7 +97,7 @@ def test_spread_weights_come_together_as_they_were(
 def test_whole_model_is_not_taken_for_a_spread_one() -> None:
     model = TwoLayers()
     assert not is_sharded(model)
-    assert blocks_of(model) == [model.first, model.second]
+    assert repeated_blocks(model) == [model.first, model.second]
     assert gather({"mean": model.mean})["mean"] is model.mean
     with pytest.raises(ValueError, match=r"2 processes, but the weight first\.weight is spread over 1"):
         check_sharded(model, 2)

@@ -17,11 +17,11 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from diffusers_imagen.models.blocks import ImagenBlock
+from diffusers_imagen.models.repeated_blocks import repeated_blocks
 from diffusers_imagen.models.stage_model import stage_shape
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.optimizers import optimizer_class
-from diffusers_imagen.training.sharding import blocks_of
 from diffusers_imagen.training.state import UNet
 
 _FLOAT = 4
@@ -74,7 +74,7 @@ def _estimate_spread(unet: UNet, config: TrainConfig, text_length: int, processe
     """Estimate a process's part, with what is whole at a time: what is in no block, and one block."""
     everything = sum(parameter.numel() for parameter in unet.parameters())
     trained = sum(parameter.numel() for parameter in _trained(unet))
-    blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in blocks_of(unet)]
+    blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in repeated_blocks(unet)]
     whole = everything - sum(blocks) + max(blocks, default=0)
     averages = 3 if config.ema.post_hoc else 1
     return MemoryEstimate(

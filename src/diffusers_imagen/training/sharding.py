@@ -14,6 +14,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from diffusers_imagen.models.repeated_blocks import repeated_blocks
+
 # Elements that are sent at once.
 _MESSAGE = 2**26
 
@@ -31,16 +33,10 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     # Only these can be cut: other memory layouts are given up.
     for weight in model.parameters():
         weight.data = weight.data.contiguous()
-    for block in blocks_of(model):
+    for block in repeated_blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     # By default the outermost part would keep its weights whole after a pass without a backward one, unseen by averages.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
-
-
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """List the blocks that are put together one at a time, which a U-Net's class names in `_repeated_blocks`."""
-    names = getattr(model, "_repeated_blocks", None) or ()
-    return [module for module in model.modules() if type(module).__name__ in names]
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -171,3 +171,10 @@ def test_a_change_of_the_sample_passes_the_corrector_of_the_stochastic_adams_sol
     # What its predictor keeps of the sample (SA-Solver, arXiv:2309.05019): noise takes a further exp(-tau^2 h).
     kept = next_sigma / sigma * (alpha / sigma / (next_alpha / next_sigma)) ** (tau**2)
     torch.testing.assert_close(changed - unchanged, torch.full_like(changed, kept), rtol=0, atol=1e-4)
+
+
+def test_unipc_on_eps_is_refused_where_it_would_end_at_no_noise():
+    with pytest.raises(ValueError, match=r'predict_x0=False.* make it with final_sigmas_type="sigma_min"'):
+        bridge_for(UniPCMultistepScheduler(predict_x0=False)).set_timesteps(8, "cpu")
+    bridge = bridge_for(UniPCMultistepScheduler(predict_x0=False, final_sigmas_type="sigma_min"))
+    assert len(bridge.set_timesteps(8, "cpu")) == 8

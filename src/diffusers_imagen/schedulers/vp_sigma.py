@@ -147,6 +147,10 @@ class UniPCBridge(VPSigmaBridge):
             # It shifts them, for which a list will not do.
             request = {"sigmas": np.array(request["sigmas"], dtype=np.float64)}
         super()._lay_out(request, device)
+        if not self.reads_x_0 and self.scheduler.sigmas[-1] == 0:
+            raise ValueError(
+                'with `predict_x0=False` it cannot end at sigma 0; make it with final_sigmas_type="sigma_min".'
+            )
 
     def _problem(self) -> str | None:
         if self.scheduler.config.solver_p is not None:

@@ -77,7 +77,7 @@ def _draw(draw: ImageDraw.ImageDraw, pose: Pose, x: float, y: float, unit: float
     """Draw feet, horns, arms, body, belly, eye and mouth, in this order, around a middle."""
     wide = pose.squash
 
-    def disc(dx: float, dy: float, rx: float, ry: float, color: tuple[int, int, int]) -> None:
+    def disc(dx: float, dy: float, rx: float, ry: float, color: tuple[int, ...]) -> None:
         box = (x + (dx - rx) * unit, y + (dy - ry) * unit, x + (dx + rx) * unit, y + (dy + ry) * unit)
         draw.ellipse(box, fill=(*color, 255))
 
@@ -96,7 +96,7 @@ def _draw(draw: ImageDraw.ImageDraw, pose: Pose, x: float, y: float, unit: float
     for step in range(24):
         share = step / 23
         color = tuple(round(a + (b - a) * share) for a, b in zip(_BODY_DARK, _BODY, strict=True))
-        disc(-0.06 * share * wide, 0.12 - 0.06 * share, (0.68 - 0.14 * share) * wide, 0.7 - 0.14 * share, color)  # type: ignore[arg-type]
+        disc(-0.06 * share * wide, 0.12 - 0.06 * share, (0.68 - 0.14 * share) * wide, 0.7 - 0.14 * share, color)
     disc(-0.3 * wide, -0.34, 0.16, 0.09, _BODY_LIGHT)
     disc(0, 0.48, 0.36 * wide, 0.26, _BELLY)
     disc(0, -0.1, 0.36, 0.36, (255, 255, 255))

@@ -64,7 +64,8 @@ def check_texts(
     prompt_embeds, mask, negative_embeds, negative_mask = embeds
     check_embeds("prompt_embeds", prompt_embeds, mask, text_shape)
     check_embeds("negative_prompt_embeds", negative_embeds, negative_mask, text_shape)
-    if prompts is None and prompt_embeds is None:
+    given = prompts if prompts is not None else prompt_embeds
+    if given is None:
         raise ValueError("`prompt` and `prompt_embeds` are both missing; give one of them.")
     for name, texts, states in (
         ("prompt", prompts, prompt_embeds),
@@ -81,7 +82,7 @@ def check_texts(
             "`negative_prompt_embeds` is missing: these U-Nets were trained with the encoded empty prompt, and this "
             "pipeline has no text encoder; give its states."
         )
-    number = len(prompts) if prompts is not None else len(prompt_embeds)  # type: ignore[arg-type]
+    number = len(given)
     if negative_embeds is not None and len(negative_embeds) != number:
         raise ValueError(
             f"`negative_prompt_embeds` holds {len(negative_embeds)} texts, but {number} are drawn; give {number}."

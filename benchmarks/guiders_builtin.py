@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import guiders
+from diffusers import DPMSolverMultistepScheduler, guiders
 from diffusers.hooks import LayerSkipConfig
 from diffusers.hooks.smoothed_energy_guidance_utils import SmoothedEnergyGuidanceConfig
 from diffusers.utils import is_kornia_available, logging
@@ -120,6 +120,8 @@ def main() -> None:
     logging.set_verbosity_error()
     pipe = ImagenCascadePipeline.from_pretrained(arguments.checkpoint)
     pipe.set_progress_bar_config(disable=True)
+    # New noise in each step would hide what the guiders do differently.
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, use_exponential_sigmas=True)
     temporary = arguments.out.with_suffix(".tmp")
     sheet(pipe, arguments.steps, arguments.seed).save(temporary, format="JPEG", quality=88)
     temporary.replace(arguments.out)

@@ -54,6 +54,8 @@ def test_the_program_draws_with_a_guider(run, checkpoint, tmp_path):
             ("--guider", "sr_2=ClassifierFreeGuidance"),
             "`guider` names the stage 'sr_2', but the stages are base, sr_1",
         ),
+        (("--guider", "ClassifierFreeGuidance:guidance_scale=abc"), "'abc' as 'guidance_scale'; give a number"),
+        (("--scheduler", "DDIMScheduler:clip_sample=perhaps"), "'perhaps' as 'clip_sample'; give true or false"),
         (("--guider", "ClassifierFreeGuidance", "--guidance", "3"), "`guidance_scale` is 3.0 for 'base', which is"),
     ],
 )

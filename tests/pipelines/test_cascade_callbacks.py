@@ -1,5 +1,7 @@
 """Following and steering a call: callbacks, counters, progress bars, and the forms of the result."""
 
+import copy
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -156,3 +158,41 @@ def test_a_call_leaves_no_gradients_and_changes_no_component(make_cascade, seede
     assert dict(pipe.config) == config
     # The second call starts from the same state as the first.
     assert torch.equal(pipe("a cat", generator=seeded(0), output_type="latent").images, out.images)
+
+
+def not_finite(pipe, step, timestep, tensors):
+    return {"latents": tensors["latents"] / 0}
+
+
+@pytest.mark.parametrize("stop", ["base", "sr_1"])
+def test_pictures_that_are_not_finite_are_none(cascade, stop):
+    with pytest.raises(FloatingPointError, match="'base' drew 2 of 2 pictures with values that are not finite"):
+        cascade(["a cat", "a dog"], callback_on_step_end=not_finite, stop_stage=stop)
+
+
+def test_weights_that_are_not_finite_draw_nothing(make_cascade, cascade_parts):
+    broken = copy.deepcopy(cascade_parts["sr_unet_1"])
+    torch.nn.init.constant_(next(broken.parameters()), float("nan"))
+    with pytest.raises(FloatingPointError, match=r"'sr_1' drew 1 of 1 pictures .* weights and adapters"):
+        make_cascade(2, sr_unet_1=broken)("a cat")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda latents: {"latents": latents.numpy()}, "returned ndarray as 'latents'; return a floating"),
+        (lambda latents: {"latents": latents[..., :4]}, r"returned torch.float32 of \(1, 3, 8, 4\) .* \(1, 3, 8, 8\)"),
+        (lambda latents: {"latents": latents.long()}, "returned torch.int64 of"),
+        (lambda latents: {"prompt_embeds": latents}, "returned 'prompt_embeds', which nothing reads"),
+        (lambda latents: latents, "returned Tensor; return a dict or None"),
+    ],
+)
+def test_what_a_callback_may_not_return_is_refused(cascade, change, message):
+    with pytest.raises(ValueError, match=message):
+        cascade("a cat", callback_on_step_end=lambda pipe, step, timestep, tensors: change(tensors["latents"]))
+
+
+def test_a_changed_sample_keeps_its_precision(cascade, record_calls):
+    calls = record_calls(cascade)
+    cascade("a cat", callback_on_step_end=lambda *given: {"latents": given[3]["latents"].double()})
+    assert {arguments["sample"].dtype for name, arguments in calls if "unet" in name} == {torch.float32}

@@ -409,3 +409,37 @@ def test_weights_without_a_header_are_taken_as_they_are(adapted, fresh, tmp_path
     pipe = fresh()
     pipe.load_lora_weights(tmp_path)
     assert layer(pipe).scaling == {"default_0": 1.0}
+
+
+def test_an_adapters_file_that_is_none_is_told_by_its_name(adapted, fresh, tmp_path):
+    adapted.save_lora_adapter(tmp_path / "lora", "style")
+    whole = (tmp_path / "lora" / FILE).read_bytes()
+    (tmp_path / "lora" / FILE).write_bytes(whole[:-100])
+    pipe = fresh()
+    for load in (pipe.load_lora_weights, pipe.unet.load_lora_adapter):
+        with pytest.raises(OSError, match=f"{FILE}' cannot be read as safetensors"):
+            load(tmp_path / "lora")
+        with pytest.raises(OSError, match="nowhere' does not exist; give the folder"):
+            load(tmp_path / "nowhere")
+        with pytest.raises(ValueError, match=r"'lora.bin' is no .safetensors file, and pickles may run code"):
+            load(tmp_path / "lora", weight_name="lora.bin")
+        with pytest.raises(ValueError, match=r"`adapter_name` is 'a\.b'; take one .* without a dot"):
+            load(tmp_path / "lora", adapter_name="a.b")
+    with pytest.raises(ValueError, match="holds no weights"):
+        pipe.load_lora_weights({})
+    assert pipe.get_list_adapters() == {}
+
+
+def test_a_cascades_file_is_no_u_nets_without_its_name(adapted, fresh, tmp_path):
+    adapted.save_lora_adapter(tmp_path, "style")
+    pipe = fresh()
+    with pytest.raises(ValueError, match=r"by component, \['sr_unet_1', 'unet'\]: .* prefix='sr_unet_1'"):
+        pipe.unet.load_lora_adapter(tmp_path)
+    pipe.unet.load_lora_adapter(tmp_path, prefix="unet")
+    adapted.delete_adapters("line")
+    assert torch.equal(*(layer(one).lora_A["default_0" if one is pipe else "style"].weight for one in (pipe, adapted)))
+
+
+def test_no_names_are_no_way_to_turn_adapters_off(adapted):
+    with pytest.raises(ValueError, match=r"`adapter_names` is empty; .*disable_lora"):
+        adapted.set_adapters([])

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoPipelineForText2Image, DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
+from diffusers import (
+    AutoPipelineForText2Image,
+    DDIMScheduler,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    SASolverScheduler,
+)
 from safetensors.torch import load_file, save_file
 
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
@@ -237,3 +243,11 @@ def test_an_unknown_stage_in_a_checkpoint_is_told(make_cascade, tmp_path):
     index.write_text(index.read_text().replace('"sr_2": {', '"sr_9": {'))
     with pytest.raises(ValueError, match=r"`stages` names the stage 'sr_9'"):
         ImagenCascadePipeline.from_pretrained(tmp_path)
+
+
+def test_a_scheduler_that_no_file_can_hold_is_refused_before_anything_is_written(make_cascade, tmp_path):
+    pipe = make_cascade(1)
+    pipe.scheduler = SASolverScheduler(tau_func=lambda t: 1)
+    with pytest.raises(ValueError, match=r"`scheduler` \(SASolverScheduler\) cannot be saved: .*function"):
+        pipe.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()

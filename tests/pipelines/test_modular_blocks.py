@@ -228,3 +228,10 @@ def test_a_modular_pipeline_does_not_load_without_its_blocks(make_cascade, tmp_p
     modular_cascade(make_cascade(1)).save_pretrained(str(tmp_path), overwrite_modular_index=True)
     with pytest.raises((AttributeError, TypeError, ValueError, OSError)):
         ModularPipeline.from_pretrained(str(tmp_path))
+
+
+def test_blocks_find_a_built_in_cascade_by_its_name():
+    modular = cascade_blocks(["base", "sr_1"]).init_pipeline("imagen-emoji")
+    modular.load_components(names=["unet", "scheduler"])
+    assert modular.unet.config.sample_size == 32
+    assert ImagenStageBlock("base").init_pipeline("imagen-emoji").config.stages["base"]["num_inference_steps"] == 12

@@ -280,3 +280,34 @@ def test_a_last_step_of_length_zero_gives_the_prediction_itself(scheduler, setti
     for t in bridge.set_timesteps(10, "cpu"):
         sample = bridge.step(images(), t, sample)
     assert torch.equal(sample, images())
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (DDIMScheduler(trained_betas=[0.01] * 10), "`trained_betas` of DDIMScheduler holds 10 numbers for 1000"),
+        (EulerDiscreteScheduler(trained_betas=[0.01] * 10), "`trained_betas` of EulerDiscreteScheduler holds 10"),
+        (DDIMScheduler(beta_start=-0.01), "betas of DDIMScheduler are not all between 0 and 1"),
+        (DPMSolverMultistepScheduler(beta_end=1.5), "betas of DPMSolverMultistepScheduler are not all between"),
+        (DDPMScheduler(trained_betas=[0.1, float("nan")], num_train_timesteps=2), "betas of DDPMScheduler are not"),
+        (EulerDiscreteScheduler(num_train_timesteps=0), "`num_train_timesteps` of .* is 0; make it with 1"),
+    ],
+)
+def test_a_noise_schedule_that_is_none_is_refused(scheduler, message):
+    with pytest.raises(ValueError, match=message):
+        bridge_for(scheduler)
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "wrong"),
+    [
+        ([10.0, 0.0, 0.0], "0.0"),
+        ([0.0], "0.0"),
+        ([10.0, -1.0], "-1.0"),
+        ([float("inf"), 1.0], "inf"),
+        ([10.0, float("nan")], "nan"),
+    ],
+)
+def test_sigmas_that_are_no_noise_are_refused(sigmas, wrong):
+    with pytest.raises(ValueError, match=f"`sigmas` holds {wrong}; give numbers above 0"):
+        bridge_for(EulerDiscreteScheduler()).set_timesteps(None, "cpu", sigmas=sigmas)

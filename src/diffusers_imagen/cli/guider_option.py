@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers_imagen.cli.scheduler_option import parse_classes
+from diffusers_imagen.cli.scheduler_option import check_numbers, parse_classes
 from diffusers_imagen.guiders.catalogue import GUIDERS, Driven
 
 EXAMPLE = "base=AdaptiveProjectedGuidance:guidance_scale=8:eta=0,sr_1=ClassifierFreeGuidance"
@@ -54,10 +54,12 @@ def _make(name: str, options: dict[str, Any]) -> Any:
     guider_class: Any = getattr(diffusers.guiders, name, None)
     if guider_class is None:
         raise ValueError(f"`--guider` is {name!r}, which needs a second U-Net; use it from Python (docs/guiders.md).")
-    known = [key for key in inspect.signature(guider_class.__init__).parameters if key != "self"]
+    parameters = inspect.signature(guider_class.__init__).parameters
+    known = [key for key in parameters if key != "self"]
     for option in options:
         if option not in known:
             raise ValueError(f"`--guider` gives {name} the option {option!r}; it has {', '.join(known)}.")
+    check_numbers("guider", name, parameters, options)
     try:
         return guider_class(**options)
     except (ValueError, TypeError, ImportError) as error:

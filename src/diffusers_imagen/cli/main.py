@@ -55,6 +55,6 @@ def main() -> None:
     """Run the program; wrong input is told in one line, without a traceback."""
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"diffusers-imagen: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

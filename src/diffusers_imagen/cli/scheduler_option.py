@@ -3,6 +3,7 @@
 
 import inspect
 import json
+from collections.abc import Mapping
 from typing import Any
 
 EXAMPLE = "base=DPMSolverMultistepScheduler:use_karras_sigmas=true:solver_order=3,sr_1=DDIMScheduler"
@@ -75,10 +76,12 @@ def make_scheduler(name: str, options: dict[str, Any], present: Any) -> Any:
             "DPMSolverMultistepScheduler; `diffusers-imagen schedulers` prints all of them."
         )
     scheduler_class: Any = found
-    known = [key for key in inspect.signature(scheduler_class.__init__).parameters if key != "self"]
+    parameters = inspect.signature(scheduler_class.__init__).parameters
+    known = [key for key in parameters if key != "self"]
     for option in options:
         if option not in known:
             raise ValueError(f"`--scheduler` gives {name} the option {option!r}; it has {', '.join(known)}.")
+    check_numbers("scheduler", name, parameters, options)
     betas = {key: present.config[key] for key in _BETAS if key in known and key in present.config}
     attempts = [betas if "beta_schedule" in betas else {}, {}]
     if found in present.compatibles:
@@ -92,6 +95,26 @@ def make_scheduler(name: str, options: dict[str, Any], present: Any) -> Any:
             # of Diffusers' constructors say so by NotImplementedError.
             reason = error
     raise ValueError(f"`--scheduler` cannot make a {name} with {options}: {reason}") from reason
+
+
+def check_numbers(
+    option: str, name: str, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]
+) -> None:
+    """Refuse words for what is a number, which Diffusers' constructors take.
+
+    Args:
+        option: the command's, for messages.
+        name: of the class.
+        parameters: of its constructor.
+        given: values by parameter.
+
+    Raises:
+        ValueError: naming the parameter and the value.
+    """
+    for key, value in given.items():
+        if isinstance(value, str) and isinstance(parameters[key].default, int | float):
+            kind = "true or false" if isinstance(parameters[key].default, bool) else "a number"
+            raise ValueError(f"`--{option}` gives {name} {value!r} as {key!r}; give {kind}.")
 
 
 def _value(text: str) -> Any:

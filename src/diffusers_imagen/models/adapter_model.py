@@ -11,6 +11,10 @@ from typing import Any
 from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor
 
+from diffusers_imagen.models.adapter_files import adapter_names_in
+
+_COMPONENTS = ("unet", "sr_unet_1", "sr_unet_2")
+
 
 class AdapterModel(PeftAdapterMixin):
     """A model that reads adapters from safetensors, always with their configuration."""
@@ -31,8 +35,33 @@ class AdapterModel(PeftAdapterMixin):
             **kwargs: as `PeftAdapterMixin.load_lora_adapter` takes them: `adapter_name`, `weight_name`...
 
         Raises:
+            ValueError: an adapter's name or a file's that cannot be, or the file of a whole cascade without `prefix`.
             OSError: no safetensors file there.
         """
+        check_adapter_name(kwargs.get("adapter_name"))
+        source = pretrained_model_name_or_path_or_dict
+        if isinstance(source, dict):
+            names = list(source)
+        else:
+            names = adapter_names_in(source, kwargs.get("weight_name"), kwargs.get("subfolder"))
+        found = sorted({name.partition(".")[0] for name in names} & set(_COMPONENTS))
+        if prefix is None and found:
+            raise ValueError(
+                f"The LoRA names its weights by component, {found}: give the one for this U-Net as `prefix`, such as "
+                f"prefix={found[0]!r}, or load all of them with `pipe.load_lora_weights`."
+            )
         super().load_lora_adapter(
             pretrained_model_name_or_path_or_dict, prefix, hotswap, **kwargs | {"use_safetensors": True}
+        )
+
+
+def check_adapter_name(adapter_name: str | None) -> None:
+    """Refuse a name that PyTorch cannot give to an adapter's layers.
+
+    Raises:
+        ValueError: a name that is empty or has a dot in it.
+    """
+    if adapter_name is not None and (not adapter_name or "." in adapter_name):
+        raise ValueError(
+            f"`adapter_name` is {adapter_name!r}; take one with at least one character and without a dot."
         )

@@ -182,6 +182,34 @@ def check_callback(callback: Any, tensor_inputs: Any, known: Sequence[str]) -> N
         raise ValueError(f"`callback_on_step_end_tensor_inputs` holds {unknown[0]!r}; there is {known}.")
 
 
+def changed_sample(returned: Any, sample: Tensor) -> Tensor:
+    """Return the sample to go on with after a callback.
+
+    Args:
+        returned: what `callback_on_step_end` returned: `None`, or a mapping that may hold "latents".
+        sample: (B, C, H, W), as it was before the call.
+
+    Raises:
+        ValueError: something else, an unknown name, or no tensor of the sample's shape.
+    """
+    if not isinstance(returned, Mapping | None):
+        raise ValueError(f"`callback_on_step_end` returned {type(returned).__name__}; return a dict or None.")
+    unknown = [name for name in returned or () if name != "latents"]
+    if unknown:
+        raise ValueError(
+            f"`callback_on_step_end` returned {unknown[0]!r}, which nothing reads; only 'latents' can be changed."
+        )
+    changed = (returned or {}).get("latents")
+    if changed is None:
+        return sample
+    if not isinstance(changed, Tensor) or changed.shape != sample.shape or not changed.is_floating_point():
+        kind = f"{changed.dtype} of {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+        raise ValueError(
+            f"`callback_on_step_end` returned {kind} as 'latents'; return a floating-point tensor of {tuple(sample.shape)}."
+        )
+    return changed.to(sample)
+
+
 def select_stages(available: Sequence[str], start: str | None, stop: str | None, has_image: bool) -> list[str]:
     """Return the names of the stages to run.
 

@@ -1,11 +1,12 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Where a checkpoint is, and what is wrong with one that cannot be loaded. Called by the pipeline's `from_pretrained`."""
+"""Where a checkpoint is, and what is wrong with one that cannot be loaded or saved. Called by the pipeline."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
@@ -101,6 +102,26 @@ def check_text_weights(text_encoder: Any) -> None:
             f"{', '.join(f'{path.parent.name}/{path.name}' for path in files)} holds the weights of another model than "
             f"{type(text_encoder).__name__}, which its config.json tells of."
         )
+
+
+def check_saved_schedulers(components: Mapping[str, Any]) -> None:
+    """Refuse to save a scheduler with a setting that no file can hold, before anything is written.
+
+    Args:
+        components: of a pipeline, by name.
+
+    Raises:
+        ValueError: naming the scheduler.
+    """
+    for name, component in components.items():
+        if isinstance(component, SchedulerMixin):
+            try:
+                component.to_json_string()
+            except TypeError as error:
+                raise ValueError(
+                    f"`{name}` ({type(component).__name__}) cannot be saved: {error}. Make it with settings that are numbers, "
+                    "words or lists, such as no function, and give it the function again after loading."
+                ) from error
 
 
 def _tail(name: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 from diffusers.loaders.lora_base import LoraBaseMixin
 from torch import nn
 
+from diffusers_imagen.models.adapter_files import adapter_names_in
+from diffusers_imagen.models.adapter_model import check_adapter_name
 from diffusers_imagen.models.unet import ImagenUNet
 from diffusers_imagen.pipelines.lora_files import Metadata, Weights, by_component, check_fit, write_lora
 
@@ -40,6 +42,7 @@ class LoraCascade(LoraBaseMixin):
                 `local_files_only`...; with `return_lora_metadata=True` the configurations are returned too.
 
         Raises:
+            ValueError: a file that is named as none of safetensors.
             OSError: no safetensors file there.
         """
         # Diffusers' loader for any model that has no naming of its own; a second, which only this needs.
@@ -47,6 +50,7 @@ class LoraCascade(LoraBaseMixin):
 
         place: Any = pretrained_model_name_or_path_or_dict
         if not isinstance(place, dict):
+            adapter_names_in(place, kwargs.get("weight_name"), kwargs.get("subfolder"))
             place = os.fspath(place)
         # Safetensors alone: pickles may run code, and have no header that holds alpha.
         return CogVideoXLoraLoaderMixin.lora_state_dict(place, **kwargs | {"use_safetensors": True})
@@ -87,6 +91,9 @@ class LoraCascade(LoraBaseMixin):
                 "call `pipe.remove_all_hooks()` first."
             )
         source = pretrained_model_name_or_path_or_dict
+        if isinstance(source, dict) and not source:
+            raise ValueError("The LoRA holds no weights; give those of an adapter.")
+        check_adapter_name(adapter_name)
         read = self.lora_state_dict(source, **kwargs | {"return_lora_metadata": True})
         state_dict, stored = read if isinstance(read, tuple) else (read, None)
         parts = self._present(by_component(state_dict, _UNETS, component))
@@ -186,6 +193,22 @@ class LoraCascade(LoraBaseMixin):
             {name: model.peft_config[adapter_name].to_dict() for name, model in models.items()},
             weight_name,
         )
+
+    def set_adapters(self, adapter_names: list[str] | str, adapter_weights: Any = None) -> None:
+        """Turn adapters on, and all others off.
+
+        Args:
+            adapter_names: one or several, as they were loaded.
+            adapter_weights: strength of all, or of each; by component as Diffusers takes it.
+
+        Raises:
+            ValueError: no names, or one that no U-Net has.
+        """
+        if not adapter_names:
+            raise ValueError(
+                "`adapter_names` is empty; name adapters, or call `pipe.disable_lora()` to draw without any."
+            )
+        super().set_adapters(adapter_names, adapter_weights)
 
     def fuse_lora(
         self,

@@ -4,11 +4,14 @@
 Each block can be run alone, and others can stand between them. What a stage does is in `modular_stage.py`.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.modular_pipelines.components_manager import ComponentsManager
 from diffusers.modular_pipelines.modular_pipeline import (
     ModularPipeline,
     ModularPipelineBlocks,
@@ -20,6 +23,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from diffusers_imagen.builtin.library import builtin_names, builtin_path
 from diffusers_imagen.pipelines.call_checks import check_options
 from diffusers_imagen.pipelines.modular_stage import STAGE_INPUTS, draw_modular_stage
 from diffusers_imagen.pipelines.pictures import finished_pictures
@@ -31,10 +35,36 @@ _EMBEDS = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "
 _Result = tuple[Any, PipelineState]
 
 
-class ImagenTextBlock(ModularPipelineBlocks):
-    """Encode prompts as a cascade does; the only block that needs the text encoder."""
+class _CascadeBlocks(ModularPipelineBlocks):
+    """Blocks that find built-in cascades by their names, as `ImagenCascadePipeline.from_pretrained` does."""
 
     model_name = "imagen"
+
+    def init_pipeline(
+        self,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None = None,
+        components_manager: ComponentsManager | None = None,
+        collection: str | None = None,
+    ) -> ModularPipeline:
+        """Make a pipeline of the blocks, as `ModularPipelineBlocks.init_pipeline`.
+
+        Args:
+            pretrained_model_name_or_path: a folder, "imagen-emoji", or a Hub repository; `None` for no components.
+            components_manager: as Diffusers takes it.
+            collection: likewise.
+        """
+        place = pretrained_model_name_or_path
+        if place in builtin_names() and not Path(place).is_dir():
+            place = str(builtin_path(str(place)))
+        return super().init_pipeline(place, components_manager, collection)
+
+
+class ImagenSequentialBlocks(_CascadeBlocks, SequentialPipelineBlocks):
+    """Blocks of a cascade, one after another."""
+
+
+class ImagenTextBlock(_CascadeBlocks):
+    """Encode prompts as a cascade does; the only block that needs the text encoder."""
 
     @property
     def description(self) -> str:
@@ -88,7 +118,7 @@ class ImagenTextBlock(ModularPipelineBlocks):
         return components, state
 
 
-class ImagenStageBlock(ModularPipelineBlocks):
+class ImagenStageBlock(_CascadeBlocks):
     """Draw with one stage of a cascade, through the sampling loop of the pipeline.
 
     Args:
@@ -97,8 +127,6 @@ class ImagenStageBlock(ModularPipelineBlocks):
     Raises:
         ValueError: another stage.
     """
-
-    model_name = "imagen"
 
     def __init__(self, stage: str = "base") -> None:
         if stage not in STAGES:
@@ -156,10 +184,8 @@ class ImagenStageBlock(ModularPipelineBlocks):
         return components, state
 
 
-class ImagenPicturesBlock(ModularPipelineBlocks):
+class ImagenPicturesBlock(_CascadeBlocks):
     """Give pictures the form that the caller wants."""
-
-    model_name = "imagen"
 
     @property
     def description(self) -> str:
@@ -193,7 +219,7 @@ class ImagenPicturesBlock(ModularPipelineBlocks):
         return components, state
 
 
-def cascade_blocks(stages: Sequence[str] = ("base", "sr_1")) -> SequentialPipelineBlocks:
+def cascade_blocks(stages: Sequence[str] = ("base", "sr_1")) -> ImagenSequentialBlocks:
     """Return the blocks of a cascade: "text", one of the name of each stage, and "pictures".
 
     Args:
@@ -205,7 +231,7 @@ def cascade_blocks(stages: Sequence[str] = ("base", "sr_1")) -> SequentialPipeli
     if not stages or list(stages) != sorted(set(stages)):
         raise ValueError(f"`stages` is {stages!r}; give stages of a cascade in order, such as ('base', 'sr_1').")
     drawing = {stage: ImagenStageBlock(stage) for stage in stages}
-    return SequentialPipelineBlocks.from_blocks_dict(
+    return ImagenSequentialBlocks.from_blocks_dict(
         {"text": ImagenTextBlock(), **drawing, "pictures": ImagenPicturesBlock()}
     )
 

@@ -22,6 +22,7 @@ from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DCondi
 from diffusers_imagen.pipelines.call_checks import (
     Prompt,
     Size,
+    changed_sample,
     check_batch,
     check_callback,
     check_options,
@@ -322,7 +323,8 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
             stage that was running, as far as it came.
 
         Raises:
-            ValueError: a wrong argument, before any model runs.
+            ValueError: a wrong argument, before any model runs, or what a callback returned.
+            FloatingPointError: a stage's pictures hold values that are not finite.
         """  # noqa: D414 (Diffusers fills in the example)
         # 1. Settle and check everything before any model runs.
         check_unets(self._unets)
@@ -466,11 +468,7 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
             if callback is None:
                 return sample
             tensors = {"latents": sample} if "latents" in tensor_inputs else {}
-            changed = callback(self, steps_before + index, timestep, tensors)
-            if not isinstance(changed, Mapping | None):
-                raise ValueError(f"`callback_on_step_end` returned {type(changed).__name__}; return a dict or None.")
-            replaced = (changed or {}).get("latents")
-            return sample if replaced is None else replaced
+            return changed_sample(callback(self, steps_before + index, timestep, tensors), sample)
 
         keeps_samples = callback is not None and "latents" in tensor_inputs
         return StepControl(lambda: self._guidance_scale, on_step_end, lambda: self._interrupt, keeps_samples)

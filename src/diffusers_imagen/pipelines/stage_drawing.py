@@ -39,13 +39,16 @@ def draw_stage(
 
     Returns:
         Pictures (B, C, H, W), near [-1, 1], in float32.
+
+    Raises:
+        FloatingPointError: pictures with values that are not finite.
     """
     batch_size = text.mask.shape[0]
     first = plan.noise_drawn_first(batch_size, latents, generator, device)
     condition = plan.condition(text, negative, small, generator)
     steps = plan.set_timesteps(device)
     # The noise gets no name here: it would be held until the last step.
-    return denoise_stage(
+    pictures = denoise_stage(
         plan.model,
         plan.bridge,
         steps,
@@ -56,3 +59,17 @@ def draw_stage(
         generator,
         guider,
     )
+    _check_finite(plan, pictures)
+    return pictures
+
+
+def _check_finite(plan: StagePlan, pictures: Tensor) -> None:
+    """Refuse what would become black pictures, of which the next stage would make more."""
+    # Once a stage, not at every step, where an accelerator would have to wait for the answer.
+    finite = pictures.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        raise FloatingPointError(
+            f"The stage {plan.name!r} drew {int((~finite).sum())} of {len(finite)} pictures with values that are not finite. "
+            "Look for them in its weights and adapters (float16 holds nothing above 65504: try bfloat16), in what the "
+            "guider returns, and in what `callback_on_step_end` returns."
+        )

@@ -16,7 +16,7 @@ from torch import nn
 
 from diffusers_imagen.pipelines.adapters import saved_without_adapters
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
-from diffusers_imagen.pipelines.loading import check_text_weights, checkpoint_place, unreadable
+from diffusers_imagen.pipelines.loading import check_saved_schedulers, check_text_weights, checkpoint_place, unreadable
 from diffusers_imagen.pipelines.stage_settings import saved_settings
 from diffusers_imagen.pipelines.weights import align_weights
 
@@ -191,6 +191,7 @@ class StoredPipeline(DiffusionPipeline):
             # What is overwritten may be what the weights are mapped from.
             for model in self._models.values():
                 align_weights(model)
+        check_saved_schedulers(super().components)
         # A component that was None when the pipeline was made, and is set since, is noted as None still.
         self.register_modules(**super().components)
         with saved_without_adapters({name: model for name, model in self._models.items() if "unet" in name}):

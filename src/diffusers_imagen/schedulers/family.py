@@ -64,6 +64,7 @@ class SchedulerBridge(ABC):
 
     def __init__(self, scheduler: SchedulerMixin) -> None:
         self._name = type(scheduler).__name__
+        _check_noise_schedule(scheduler)
         self.scheduler = with_settings(scheduler, self._corrections(scheduler.config))
         self._returned: tuple[Tensor, tuple[float, float]] | None = None
         parameters = inspect.signature(type(scheduler).__init__).parameters
@@ -271,6 +272,11 @@ class SchedulerBridge(ABC):
             raise ValueError(f"`{name}` is {value}; give 1 or more.")
         if name not in inspect.signature(self.scheduler.set_timesteps).parameters:
             raise ValueError(f"`{name}` cannot be set for {self._name}; give `num_inference_steps`.")
+        if name == "sigmas":
+            # The clean picture may stand at the end alone: from it nothing is left to go.
+            wrong = [s for s in value[:-1] or value if not 0 < s < math.inf] + [s for s in value[-1:] if not s >= 0]
+            if wrong:
+                raise ValueError(f"`sigmas` holds {wrong[0]}; give numbers above 0, after which a single 0 may stand.")
         if name == "timesteps":
             wrong = [t for t in value if not 0 <= t <= self._largest_timestep()]
             if wrong:
@@ -294,6 +300,26 @@ class SchedulerBridge(ABC):
                 f"`num_inference_steps` is {num_inference_steps}, and {self._name} would take the noise that sampling "
                 f'starts from for an almost clean image; make it with timestep_spacing="trailing", or take more steps.'
             )
+
+
+def _check_noise_schedule(scheduler: SchedulerMixin) -> None:
+    """Refuse a noise schedule that is none: Diffusers' constructors make one of any numbers."""
+    name, count = type(scheduler).__name__, scheduler.config.get("num_train_timesteps", 1)
+    if count < 1:
+        raise ValueError(f"`num_train_timesteps` of {name} is {count}; make it with 1 or more, usually 1000.")
+    levels = getattr(scheduler, "alphas_cumprod", None)
+    if not isinstance(levels, Tensor):
+        return
+    if len(levels) != count:
+        raise ValueError(
+            f"`trained_betas` of {name} holds {len(levels)} numbers for {count} `num_train_timesteps`; make it with as many."
+        )
+    betas = getattr(scheduler, "betas", levels.new_zeros(1))
+    if not bool(((betas >= 0) & (betas <= 1)).all() and (levels.diff() <= 0).all()):
+        raise ValueError(
+            f"The betas of {name} are not all between 0 and 1, so its noise does not grow from one timestep to the next; make "
+            "it with `beta_start`, `beta_end` and `trained_betas` in that range. The stage's model keeps its own."
+        )
 
 
 def with_settings(scheduler: SchedulerMixin, settings: dict[str, Any]) -> SchedulerMixin:

@@ -32,8 +32,6 @@ from diffusers_imagen.evaluation.intervals import paired_difference, wilson_rate
 
 _STYLES = ["fluent-3d"]
 _LORA_FILE = "pytorch_lora_weights.safetensors"
-# Seeds that neither the training nor its pictures of what is to be kept were drawn from.
-_FIRST_SEED = 70_000
 _BATCH = 16
 # Prompts of the sheet, and pictures of each.
 _EACH = 3
@@ -77,7 +75,8 @@ def other_prompts(kept: Sequence[str]) -> list[tuple[str, str]]:
 def draw(arguments: argparse.Namespace) -> None:
     """Draw the base's picture of each prompt, since the adapter is the base's, and final pictures for the sheet."""
     kept = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))["prior"]["prompts"]
-    rows = [(prompt, "moffle") for prompt in character_prompts(arguments.num_images)] + other_prompts(kept)
+    others = other_prompts(kept) * arguments.each_other
+    rows = [(prompt, "moffle") for prompt in character_prompts(arguments.num_images)] + others
     shown = [(prompt, "") for prompt in _SHEET for _ in range(_EACH)]
     pipe = ImagenCascadePipeline.from_pretrained("imagen-emoji")
     pipe.set_progress_bar_config(disable=True)
@@ -85,14 +84,12 @@ def draw(arguments: argparse.Namespace) -> None:
         pipe.unet.load_lora_adapter(arguments.lora, weight_name=_LORA_FILE, prefix=None)
     arguments.out.mkdir(parents=True, exist_ok=True)
     lines = []
-    for stage, part, first_seed in (("base", rows, _FIRST_SEED), ("sr_1", shown, _FIRST_SEED - 100)):
+    for stage, part, first_seed in (("base", rows, arguments.seed), ("sr_1", shown, arguments.seed - 100)):
         for start in range(0, len(part), _BATCH):
             batch = part[start : start + _BATCH]
             generators = [torch.Generator().manual_seed(first_seed + start + i) for i in range(len(batch))]
             prompts = [prompt for prompt, _ in batch]
-            images = pipe(
-                prompts, generator=generators, stop_stage=stage, num_inference_steps={"base": arguments.steps}
-            ).images
+            images = pipe(prompts, generator=generators, stop_stage=stage).images
             for i, ((prompt, noun), image) in enumerate(zip(batch, images, strict=True)):
                 name = f"{stage}-{start + i:03d}.png"
                 image.save(arguments.out / name)
@@ -170,7 +167,10 @@ def main() -> None:
     drawing.add_argument("--out", type=Path, required=True, help="folder to write")
     drawing.add_argument("--config", type=Path, default=Path(__file__).with_name("character.yaml"))
     drawing.add_argument("--num-images", type=int, default=100, help="pictures of the moffle")
-    drawing.add_argument("--steps", type=int, default=10, help="sampling steps of the base")
+    drawing.add_argument("--each-other", type=int, default=3, help="pictures of each other noun")
+    drawing.add_argument(
+        "--seed", type=int, default=90_000, help="of the first picture; the training used none above 50,000"
+    )
     scoring = commands.add_parser("score", help="count, and write the sheet")
     scoring.add_argument("--judge", type=Path, required=True, help="folder of the judge")
     scoring.add_argument("--before", type=Path, required=True, help="folder drawn without the adapter")

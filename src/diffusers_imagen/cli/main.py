@@ -16,6 +16,7 @@ from diffusers_imagen.cli.evaluate import evaluate
 from diffusers_imagen.cli.export_remote_code import export_remote_code
 from diffusers_imagen.cli.generate import generate
 from diffusers_imagen.cli.push import push
+from diffusers_imagen.cli.redraw import redraw
 from diffusers_imagen.cli.report import report
 from diffusers_imagen.cli.schedulers import schedulers
 from diffusers_imagen.cli.train import presets, train
@@ -33,6 +34,7 @@ app.command()(card)
 app.command()(push)
 app.command()(export_remote_code)
 app.command()(diagnose)
+app.command()(redraw)
 app.add_typer(data)
 
 

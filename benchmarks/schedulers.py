@@ -187,6 +187,10 @@ class Gaussian:
         x_0 = self.mean + gain * (x_t.double() - alpha * self.mean)
         return Prediction(from_x_0(x_0, x_t, alpha, sigma, self.noise_process.prediction_type).float())
 
+    def after(self, x_0: Tensor) -> "Gaussian":
+        """Go on as before."""
+        return self
+
 
 def sample(model: Gaussian, scheduler: Any, steps: int, thresholding: str) -> tuple[Tensor, tuple[float, float]]:
     """Draw, and give the pictures and the noise level that sampling started from."""

@@ -137,6 +137,10 @@ class Watcher:
         self.largest = max(self.largest, float(x_0.abs().max()))
         return prediction
 
+    def after(self, x_0: Tensor) -> "Watcher":
+        """Go on as before."""
+        return self
+
 
 def largest_x_0(arguments: argparse.Namespace) -> None:
     """Print the largest |x_0| before thresholding over all steps, unguided, with bfloat16 weights."""

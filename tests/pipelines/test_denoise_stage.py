@@ -75,6 +75,9 @@ class Oracle:
         x_0 = mean + alpha * variance / (alpha**2 * variance + sigma**2) * (x_t - alpha * mean)
         return Prediction(from_x_0(x_0, x_t, *alpha_sigma(log_snr), self.noise_process.prediction_type))
 
+    def after(self, x_0: Tensor) -> "Oracle":
+        return self
+
 
 def pictures() -> Tensor:
     return torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1

@@ -32,6 +32,9 @@ class Listener:
         self.calls.append((x_t, log_snr, low_res, noise_level))
         return Prediction(torch.zeros_like(x_t))
 
+    def after(self, x_0):
+        return self
+
 
 @every_class
 def test_the_small_picture_reaches_the_model_bit_by_bit_and_only_the_noisy_one_is_scaled(make_scheduler, name):

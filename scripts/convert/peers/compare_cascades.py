@@ -90,12 +90,17 @@ def compare_cascades(peer: ModuleType) -> dict[str, tuple[float, float | None]]:
     )
     for scale in (1.0, 3.0):
         outcomes[f"elucidated, guidance {scale}"] = _compare_elucidated(peer, scale)
+    if "self_cond" in inspect.signature(peer.Unet).parameters:
+        itself = {"self_cond": True}
+        outcomes["noise, linear, self-conditioned"] = _compare_imagen(peer, linear, 3.0, itself)
+        outcomes["elucidated, self-conditioned"] = _compare_elucidated(peer, 3.0, itself)
     return outcomes
 
 
-def make_unets(peer: ModuleType) -> list[nn.Module]:
+def make_unets(peer: ModuleType, changed: dict[str, Any]) -> list[nn.Module]:
     """Return a base and an enlargement with weights as if trained."""
-    unets = [peer.Unet(**_UNET), peer.Unet(**_UNET, lowres_cond=True, memory_efficient=True)]
+    shared = _UNET | changed
+    unets = [peer.Unet(**shared), peer.Unet(**shared, lowres_cond=True, memory_efficient=True)]
     for unet in unets:
         liven(unet)
         soften(unet)
@@ -103,11 +108,13 @@ def make_unets(peer: ModuleType) -> list[nn.Module]:
     return unets
 
 
-def _compare_imagen(peer: ModuleType, arguments: dict[str, Any], scale: float) -> tuple[float, float]:
+def _compare_imagen(
+    peer: ModuleType, arguments: dict[str, Any], scale: float, changed: dict[str, Any] | None = None
+) -> tuple[float, float]:
     torch.manual_seed(0)
     shared = {"image_sizes": _SIZES, "text_embed_dim": TEXT_WIDTH, "timesteps": _STEPS} | arguments
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = peer.Imagen(make_unets(peer), **shared).eval()
+        theirs = peer.Imagen(make_unets(peer, changed or {}), **shared).eval()
     ours = _converted(theirs, ImagenOptions(**{key: shared[key] for key in shared if key != "text_embed_dim"}))
     for part, schedule in zip(("scheduler", "sr_scheduler_1"), theirs.noise_schedulers, strict=True):
         scheduler = AncestralScheduler(_STEPS + 1, clip_sample=False, prediction_type="sample")
@@ -124,7 +131,7 @@ def _compare_imagen(peer: ModuleType, arguments: dict[str, Any], scale: float) -
         alpha, sigma = (float(level[0].sigmoid().sqrt()) for level in (log_snr, -log_snr))
         # Releases differ in whether the clean picture comes along.
         if isinstance(result[0], tuple):
-            repeat(x, alpha, sigma, keywords.get("lowres_cond_img"), result[1])
+            repeat(x, alpha, sigma, keywords, result[1])
         return result
 
     theirs.p_mean_variance = repeated
@@ -149,11 +156,13 @@ def _compare_imagen(peer: ModuleType, arguments: dict[str, Any], scale: float) -
     return max(repeat.differences, default=float("nan")), pictures
 
 
-def _compare_elucidated(peer: ModuleType, scale: float) -> tuple[float, None]:
+def _compare_elucidated(peer: ModuleType, scale: float, changed: dict[str, Any] | None = None) -> tuple[float, None]:
     torch.manual_seed(0)
     steps = {"num_sample_steps": _STEPS}
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = peer.ElucidatedImagen(make_unets(peer), image_sizes=_SIZES, text_embed_dim=TEXT_WIDTH, **steps).eval()
+        theirs = peer.ElucidatedImagen(
+            make_unets(peer, changed or {}), image_sizes=_SIZES, text_embed_dim=TEXT_WIDTH, **steps
+        ).eval()
     ours = _converted(theirs, ImagenOptions(image_sizes=_SIZES, elucidated=True, **steps))
     text, mask = _text()
     repeat = _Repeat(ours, text, mask, scale)
@@ -166,7 +175,7 @@ def _compare_elucidated(peer: ModuleType, scale: float) -> tuple[float, None]:
             times = keywords["lowres_noise_times"]
             keywords["lowres_noise_times"] = theirs.lowres_noise_schedule.get_condition(times)
         result = network(unet_forward, noised, sigma, **keywords)
-        repeat(noised, 1.0, float(sigma), low_res, result)
+        repeat(noised, 1.0, float(sigma), keywords, result)
         return result
 
     theirs.preconditioned_network_forward = repeated
@@ -186,13 +195,17 @@ class _Repeat:
         self._scale = scale
         self.differences: list[float] = []
 
-    def __call__(self, x: Tensor, alpha: float, sigma: float, low_res: Tensor | None, expected: Tensor) -> None:
+    def __call__(
+        self, x: Tensor, alpha: float, sigma: float, keywords: dict[str, Tensor | None], expected: Tensor
+    ) -> None:
         """Compare one step."""
+        low_res, last = keywords.get("lowres_cond_img"), keywords.get("self_cond")
         stage = 0 if low_res is None else 1
         settings = self._settings[stage]
         level = None if low_res is None else torch.full((len(x),), settings.noise_level)
         condition = StageCondition(*self._texts, low_res, level)
-        x_0, _ = predict_x_0(self._models[stage], x, alpha, sigma, condition, self._scale, settings)
+        model = self._models[stage] if last is None else self._models[stage].after(last)
+        x_0, _ = predict_x_0(model, x, alpha, sigma, condition, self._scale, settings)
         self.differences.append(float((x_0 - expected).abs().max()))
 
 

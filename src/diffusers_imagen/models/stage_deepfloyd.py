@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusers_imagen.diffusion.noise import NoiseProcess, add_noise
 from diffusers_imagen.diffusion.noise_table import NoiseTable
-from diffusers_imagen.models.stage_protocol import Prediction, StageShape
+from diffusers_imagen.models.stage_protocol import Prediction, StageModel, StageShape
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 
 TEXT_LENGTH = 77
@@ -101,6 +101,10 @@ class DeepFloydStageModel:
             return Prediction(output)
         value, variance = output.chunk(2, dim=1)
         return Prediction(value, variance)
+
+    def after(self, x_0: Tensor) -> StageModel:
+        """See `StageModel.after`; the same."""
+        return self
 
     def low_res_timestep(self, level: Tensor) -> Tensor:
         """Give the timestep of the smaller picture's noise for levels (B,) in [0, 1]."""

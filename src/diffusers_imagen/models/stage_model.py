@@ -58,6 +58,10 @@ class ImagenStageModel:
         )
         return Prediction(output[0].to(torch.float32))
 
+    def after(self, x_0: Tensor) -> StageModel:
+        """See `StageModel.after`; the same."""
+        return self
+
     def _memo_of(self, text: Tensor, text_mask: Tensor) -> TextMemo | None:
         if torch.is_grad_enabled():
             return None

@@ -78,3 +78,12 @@ class StageModel(Protocol):
         Returns:
             The prediction in float32.
         """
+
+    def after(self, x_0: Tensor) -> "StageModel":
+        """Return the model as it goes on after it has said `x_0`, guided and thresholded: itself, if that is the same.
+
+        A self-conditioned U-Net (Chen et al. 2022, arXiv:2208.04202) gets its last clean pictures as an input.
+
+        Args:
+            x_0: (B, C, H, W), for the pictures of the predictions that follow.
+        """

@@ -69,11 +69,12 @@ class StageCondition:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Part:
     """Pictures that go through the U-Net together: their place in the batch, a scheduler and a guider of their own."""
 
     rows: slice
+    model: StageModel
     condition: StageCondition
     bridge: SchedulerBridge
     generators: list[torch.Generator] | None
@@ -127,7 +128,7 @@ def denoise_stage(
     Returns:
         Pictures (B, C, H, W), near [-1, 1], in float32.
     """
-    parts = _split(bridge, condition, generator, settings.max_batch_size, guider)
+    parts = _split(model, bridge, condition, generator, settings.max_batch_size, guider)
     for index, timestep in enumerate(timesteps):
         if control.interrupted():
             break
@@ -138,11 +139,11 @@ def denoise_stage(
             if part.guider is not None:
                 part.guider.begin_step(index, len(timesteps), timestep)
         if len(parts) == 1:
-            sample = _step(model, parts[0], timestep, sample, guidance_scale, settings)
+            sample = _step(parts[0], timestep, sample, guidance_scale, settings)
         else:
             following = torch.empty_like(sample) if control.keeps_samples else sample
             for part in parts:
-                following[part.rows] = _step(model, part, timestep, sample[part.rows], guidance_scale, settings)
+                following[part.rows] = _step(part, timestep, sample[part.rows], guidance_scale, settings)
             sample = following
         sample = control.on_step_end(index, timestep, sample)
     return sample
@@ -222,6 +223,7 @@ def _guided_by(
 
 
 def _split(
+    model: StageModel,
     bridge: SchedulerBridge,
     condition: StageCondition,
     generator: Generator,
@@ -238,18 +240,19 @@ def _split(
         rows = slice(start, start + len(own.text))
         generators = None if generator is None else generator[rows]
         run = None if guider is None else GuiderRun(guider)
-        parts.append(_Part(rows, own, copy.deepcopy(bridge) if number else bridge, generators, run))
+        parts.append(_Part(rows, model, own, copy.deepcopy(bridge) if number else bridge, generators, run))
         start = rows.stop
     return parts
 
 
-def _step(
-    model: StageModel, part: "_Part", timestep: Tensor, sample: Tensor, guidance_scale: float, settings: StageSettings
-) -> Tensor:
+def _step(part: "_Part", timestep: Tensor, sample: Tensor, guidance_scale: float, settings: StageSettings) -> Tensor:
     """Go one step with the pictures of a part."""
     alpha, sigma = part.bridge.noise_level(timestep)
     guidance = guidance_scale if part.guider is None else part.guider
-    x_0, variance = predict_x_0(model, sample, alpha, sigma, part.condition, guidance, settings)
+    x_0, variance = predict_x_0(part.model, sample, alpha, sigma, part.condition, guidance, settings)
+    part.model = part.model.after(x_0)
+    if part.guider is not None and part.guider.worse is not None:
+        part.guider.worse = part.guider.worse.after(x_0)
     return part.bridge.step(x_0, timestep, sample, variance=variance, generator=part.generators)
 
 

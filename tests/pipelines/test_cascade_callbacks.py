@@ -196,3 +196,18 @@ def test_a_changed_sample_keeps_its_precision(cascade, record_calls):
     calls = record_calls(cascade)
     cascade("a cat", callback_on_step_end=lambda *given: {"latents": given[3]["latents"].double()})
     assert {arguments["sample"].dtype for name, arguments in calls if "unet" in name} == {torch.float32}
+
+
+def test_a_pipeline_that_draws_is_not_called_again(cascade, seeded):
+    def again(pipe, step, timestep, tensors):
+        pipe("a dog")
+
+    with pytest.raises(ValueError, match="called while it draws"):
+        cascade("a cat", callback_on_step_end=again)
+    expected = cascade("a cat", generator=seeded(0), output_type="latent").images
+
+    def another(pipe, step, timestep, tensors):
+        type(pipe)(**pipe.components | {"scheduler": copy.deepcopy(pipe.scheduler)})("a dog", stop_stage="base")
+
+    drawn = cascade("a cat", generator=seeded(0), output_type="latent", callback_on_step_end=another).images
+    assert torch.equal(drawn, expected)

@@ -1,5 +1,6 @@
 """Guiders in whole pictures: against our own guidance, in every stage, in split batches, saved, and refused."""
 
+import math
 from typing import Any
 
 import pytest
@@ -329,6 +330,18 @@ def nothing_runs(pipe: Any) -> Any:
             "`seg_blur_sigma` is 0.0; give a number above 0",
         ),
         ({"guider": UNetAutoGuidance()}, "`unet` is a NoneType; give a worse U-Net"),
+        ({"guider": ClassifierFreeGuidance(math.nan)}, "`guidance_scale` is nan; give a finite number"),
+        ({"guider": ClassifierFreeGuidance("5")}, "`guidance_scale` is '5'; give a finite number"),
+        ({"guider": AdaptiveProjectedGuidance(10.0, eta=math.inf)}, "`eta` is inf; give a finite number"),
+        ({"guider": ClassifierFreeGuidance(5.0, guidance_rescale=5.0)}, "`guidance_rescale` is 5.0; give .* 0 to 1"),
+        (
+            {"guider": ClassifierFreeZeroStarGuidance(zero_init_steps=3)},
+            "`zero_init_steps` of the guider is 3, but 'base' makes 3 steps",
+        ),
+        (
+            {"guider": ClassifierFreeZeroStarGuidance(), "num_inference_steps": 1},
+            "`zero_init_steps` of the guider is 1, but 'base' makes 1 steps",
+        ),
     ],
 )
 def test_nonsense_is_refused_before_any_model_runs(cascade, options, message):

@@ -443,3 +443,37 @@ def test_a_cascades_file_is_no_u_nets_without_its_name(adapted, fresh, tmp_path)
 def test_no_names_are_no_way_to_turn_adapters_off(adapted):
     with pytest.raises(ValueError, match=r"`adapter_names` is empty; .*disable_lora"):
         adapted.set_adapters([])
+
+
+def test_weights_that_are_no_adapter_are_refused_by_name(adapted, fresh, tmp_path):
+    adapted.save_lora_adapter(tmp_path, "style")
+    weights = load_file(tmp_path / FILE)
+    down = {name: weight for name, weight in weights.items() if "lora_A" in name}
+    pipe = fresh()
+    for wrong, message in (
+        (down, r"lora_A.weight' for `unet`, but not '.*lora_B.weight'"),
+        (weights | {name: weight[:1] for name, weight in down.items()}, r"of rank 1 .*lora_B.weight' of rank 2"),
+        ({name: weight.long() for name, weight in weights.items()}, "of kind torch.int64; give tensors"),
+        (dict.fromkeys(weights, 1), "of kind int; give tensors"),
+        ({1: torch.zeros(2)}, "has 1 of kind torch.float32"),
+        ({name: weight * float("nan") for name, weight in weights.items()}, "not finite; fetch or train it again"),
+        (None, "The LoRA is None; give a folder"),
+        (3, "The LoRA is 3; give a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe.load_lora_weights(wrong)
+    with pytest.raises(ValueError, match="`adapter_name` is 5"):
+        pipe.load_lora_weights(weights, adapter_name=5)
+    assert pipe.get_list_adapters() == {}
+
+
+@pytest.mark.parametrize("strength", [float("nan"), "x", True, [1.0, float("inf")], {"unet": {"down": "y"}}])
+def test_strengths_that_are_no_numbers_are_refused(adapted, strength):
+    with pytest.raises(ValueError, match=r"`adapter_weights` holds .*; give finite numbers"):
+        adapted.set_adapters(["style"], strength)
+    with pytest.raises(ValueError, match=r"`lora_scale` holds nan"):
+        adapted.fuse_lora(lora_scale=float("nan"))
+    with pytest.raises(ValueError, match=r"`adapter_names` holds 'none', but the U-Nets have \['line', 'style'\]"):
+        adapted.delete_adapters("none")
+    with pytest.raises(ValueError, match="`cross_attention_kwargs` is"):
+        adapted("a cat", cross_attention_kwargs={"scale": float("nan")})

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
@@ -88,3 +93,34 @@ def test_what_is_no_name_is_refused():
 def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(name):
     with pytest.raises(OSError, match=f"is '{name}', and there is no such folder; check the path"):
         ImagenCascadePipeline.from_pretrained(name)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps"),
+    [
+        (EulerDiscreteScheduler(), {"sigmas": [0.1, 0.05]}),
+        (FlowMatchEulerDiscreteScheduler(), {"timesteps": [1.0, 0.75, 0.5, 0.25]}),
+        (FlowMatchEulerDiscreteScheduler(), {"sigmas": [0.1, 0.05]}),
+        (DDPMScheduler(), {"timesteps": [100, 50, 1]}),
+        (DPMSolverMultistepScheduler(), {"timesteps": [100, 50, 10]}),
+    ],
+)
+def test_steps_that_begin_at_a_picture_are_refused_unless_one_is_given(make_cascade, scheduler, steps):
+    pipe = make_cascade(1)
+    pipe.scheduler = scheduler
+    with pytest.raises(ValueError, match=r"steps of 'base' .*more picture than noise"):
+        pipe("a cat", **steps)
+    assert len(pipe("a cat", latents=torch.zeros(1, 3, 8, 8), **steps).images) == 1
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_steps_may_be_an_array(make_cascade, seeded, kind):
+    pipe = make_cascade(1)
+    pipe.scheduler = DDPMScheduler()
+    drawn = [
+        pipe("a cat", timesteps=steps, generator=seeded(0), output_type="np").images
+        for steps in ([900, 400], kind([900, 400]))
+    ]
+    np.testing.assert_array_equal(*drawn)
+    with pytest.raises(ValueError, match=r"`timesteps` is \[999, True\]"):
+        pipe("a cat", timesteps=[999, True])

@@ -269,3 +269,8 @@ def test_a_class_that_nobody_knows_is_driven_by_what_it_has_and_told_so(monkeypa
 def test_a_class_without_a_known_protocol_is_refused_with_a_remedy():
     with pytest.raises(ValueError, match=r"`scheduler` is a object, and in which space .* for instance DPMSolverMul"):
         bridge_for(object())
+
+
+def test_a_class_in_place_of_an_object_is_told():
+    with pytest.raises(ValueError, match=r"is the class DDIMScheduler; give an object of it, DDIMScheduler\(\)"):
+        bridge_for(DDIMScheduler)

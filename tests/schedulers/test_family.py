@@ -305,6 +305,7 @@ def test_a_noise_schedule_that_is_none_is_refused(scheduler, message):
         ([0.0], "0.0"),
         ([10.0, -1.0], "-1.0"),
         ([float("inf"), 1.0], "inf"),
+        ([1e30, 1.0], "1e.30"),
         ([10.0, float("nan")], "nan"),
     ],
 )

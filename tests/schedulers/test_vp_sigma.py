@@ -173,8 +173,39 @@ def test_a_change_of_the_sample_passes_the_corrector_of_the_stochastic_adams_sol
     torch.testing.assert_close(changed - unchanged, torch.full_like(changed, kept), rtol=0, atol=1e-4)
 
 
-def test_unipc_on_eps_is_refused_where_it_would_end_at_no_noise():
-    with pytest.raises(ValueError, match=r'predict_x0=False.* make it with final_sigmas_type="sigma_min"'):
-        bridge_for(UniPCMultistepScheduler(predict_x0=False)).set_timesteps(8, "cpu")
-    bridge = bridge_for(UniPCMultistepScheduler(predict_x0=False, final_sigmas_type="sigma_min"))
-    assert len(bridge.set_timesteps(8, "cpu")) == 8
+@pytest.mark.parametrize("steps", [1, 3, 12])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"predict_x0": False},
+        {"solver_type": "bh1"},
+        {"solver_type": "bh1", "solver_order": 1},
+        {"lower_order_final": False},
+        {"lower_order_final": False, "solver_order": 3, "use_karras_sigmas": True},
+    ],
+)
+def test_unipc_ends_at_x_0_with_all_of_its_settings(settings, steps):
+    bridge, sample, x_0 = bridge_for(UniPCMultistepScheduler(**settings)), images(1), images(2).clamp(-1, 1)
+    for timestep in bridge.set_timesteps(steps, "cpu"):
+        sample = bridge.step(x_0, timestep, sample)
+    torch.testing.assert_close(sample, x_0, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 12, 24])
+def test_sa_solver_on_eps_is_refused_where_it_draws_noise(steps):
+    bridge = bridge_for(SASolverScheduler(algorithm_type="noise_prediction"))
+    with pytest.raises(ValueError, match='"noise_prediction" draws noise in fewer than 25 steps; take as many, or'):
+        bridge.set_timesteps(steps, "cpu")
+    assert len(bridge.set_timesteps(25, "cpu")) == 25
+
+
+@pytest.mark.parametrize(
+    "scheduler_class", [DPMSolverSinglestepScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler]
+)
+def test_eps_is_not_read_where_float32_keeps_nothing_of_x_0_in_it(scheduler_class):
+    scheduler = scheduler_class(num_train_timesteps=4000)
+    bridge, x_0 = bridge_for(scheduler), images(2).clamp(-1, 1)
+    (timestep,) = bridge.set_timesteps(1, "cpu")
+    torch.testing.assert_close(bridge.step(x_0, timestep, images(1)), x_0, rtol=0, atol=1e-4)
+    assert scheduler.config.prediction_type == "epsilon"

@@ -115,6 +115,8 @@ def check_numbers(
         if isinstance(value, str) and isinstance(parameters[key].default, int | float):
             kind = "true or false" if isinstance(parameters[key].default, bool) else "a number"
             raise ValueError(f"`--{option}` gives {name} {value!r} as {key!r}; give {kind}.")
+        if isinstance(value, float) and type(parameters[key].default) is int:
+            raise ValueError(f"`--{option}` gives {name} {value!r} as {key!r}; give a whole number.")
 
 
 def _value(text: str) -> Any:

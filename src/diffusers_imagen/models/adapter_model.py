@@ -61,7 +61,7 @@ def check_adapter_name(adapter_name: str | None) -> None:
     Raises:
         ValueError: a name that is empty or has a dot in it.
     """
-    if adapter_name is not None and (not adapter_name or "." in adapter_name):
+    if adapter_name is not None and (not isinstance(adapter_name, str) or not adapter_name or "." in adapter_name):
         raise ValueError(
             f"`adapter_name` is {adapter_name!r}; take one with at least one character and without a dot."
         )

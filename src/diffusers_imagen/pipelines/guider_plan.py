@@ -1,10 +1,12 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Which guider guides which stage of a call, and the refusal of those that cannot. Called by the pipeline."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from diffusers.guiders.classifier_free_zero_star_guidance import ClassifierFreeZeroStarGuidance
 from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.guiders.perturbed_attention_guidance import PerturbedAttentionGuidance
 from diffusers.guiders.smoothed_energy_guidance import SmoothedEnergyGuidance
@@ -16,7 +18,7 @@ from diffusers_imagen.models.unet import ImagenUNet
 from diffusers_imagen.models.worsened import with_blurred_queries, without_blocks, without_self_attention
 from diffusers_imagen.pipelines.call_checks import Size
 from diffusers_imagen.pipelines.guider_run import StageGuider
-from diffusers_imagen.pipelines.stage_settings import per_stage
+from diffusers_imagen.pipelines.stage_settings import is_number, per_stage
 from diffusers_imagen.pipelines.weights import align_weights
 
 # What a guider has of its own, and so cannot be given beside one.
@@ -81,9 +83,47 @@ def plan_guider(stage: str, guider: Any, unet: Any, size: Size) -> StageGuider:
             "Make it without, or derive it from SkipLayerGuidance."
         )
     try:
+        if verdict is not OWN:
+            _check_numbers(guider)
         return StageGuider(guider, _worse_model(guider, verdict, unet, size))
     except ValueError as error:
         raise ValueError(f"`guider` ({name}) cannot guide {stage!r}: {error}") from error
+
+
+def check_guided_steps(guiders: Mapping[str, StageGuider], evaluations: Mapping[str, int]) -> None:
+    """Refuse a guider that would never let the U-Net say anything.
+
+    Args:
+        guiders: by stage.
+        evaluations: how often each stage's U-Net is asked.
+
+    Raises:
+        ValueError: naming the guider's setting.
+    """
+    for stage, given in guiders.items():
+        steps = getattr(given.guider, "zero_init_steps", 0)
+        if isinstance(given.guider, ClassifierFreeZeroStarGuidance) and steps >= evaluations.get(stage, steps + 1):
+            raise ValueError(
+                f"`zero_init_steps` of the guider is {steps}, but {stage!r} makes {evaluations[stage]} steps, none of which "
+                "would then go towards a picture; make it less, or take more steps."
+            )
+
+
+def _check_numbers(guider: Any) -> None:
+    """Refuse settings that are no numbers where the class has numbers by default: no class of Diffusers looks."""
+    for name, parameter in inspect.signature(type(guider).__init__).parameters.items():
+        # Not by `getattr`, which would find settings of the config too, and warn of it.
+        value = vars(guider).get(name, parameter.default)
+        if isinstance(parameter.default, bool) or not isinstance(parameter.default, int | float):
+            continue
+        if not is_number(value) and not _is_list(value):
+            raise ValueError(f"`{name}` is {value!r}; give a finite number.")
+        if name == "guidance_rescale" and not _is_list(value) and not 0 <= value <= 1:
+            raise ValueError(f"`{name}` is {value!r}; give a number from 0 to 1.")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(is_number(one) for one in value)
 
 
 def _check_alone(stage: str, guider: Any, settings: Mapping[str, Any], stages: Sequence[str]) -> None:

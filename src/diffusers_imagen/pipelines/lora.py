@@ -18,7 +18,8 @@ from torch import nn
 from diffusers_imagen.models.adapter_files import adapter_names_in
 from diffusers_imagen.models.adapter_model import check_adapter_name
 from diffusers_imagen.models.unet import ImagenUNet
-from diffusers_imagen.pipelines.lora_files import Metadata, Weights, by_component, check_fit, write_lora
+from diffusers_imagen.pipelines.lora_files import Metadata, Weights, by_component, check_fit, check_tensors, write_lora
+from diffusers_imagen.pipelines.stage_settings import is_number
 
 _logger = logging.getLogger(__name__)
 _UNETS = ("unet", "sr_unet_1", "sr_unet_2")
@@ -91,11 +92,16 @@ class LoraCascade(LoraBaseMixin):
                 "call `pipe.remove_all_hooks()` first."
             )
         source = pretrained_model_name_or_path_or_dict
-        if isinstance(source, dict) and not source:
-            raise ValueError("The LoRA holds no weights; give those of an adapter.")
+        if isinstance(source, dict):
+            check_tensors(source)
+        elif not isinstance(source, str | os.PathLike):
+            raise ValueError(
+                f"The LoRA is {source!r}; give a folder, a safetensors file, a Hub repository or weights by name."
+            )
         check_adapter_name(adapter_name)
         read = self.lora_state_dict(source, **kwargs | {"return_lora_metadata": True})
         state_dict, stored = read if isinstance(read, tuple) else (read, None)
+        check_tensors(state_dict)
         parts = self._present(by_component(state_dict, _UNETS, component))
         configs = by_component(metadata or stored or {}, _UNETS, component)
         for name, weights in parts.items():
@@ -202,12 +208,13 @@ class LoraCascade(LoraBaseMixin):
             adapter_weights: strength of all, or of each; by component as Diffusers takes it.
 
         Raises:
-            ValueError: no names, or one that no U-Net has.
+            ValueError: no names, one that no U-Net has, or a strength that is no number.
         """
         if not adapter_names:
             raise ValueError(
                 "`adapter_names` is empty; name adapters, or call `pipe.disable_lora()` to draw without any."
             )
+        check_strengths("adapter_weights", adapter_weights)
         super().set_adapters(adapter_names, adapter_weights)
 
     def fuse_lora(
@@ -226,9 +233,10 @@ class LoraCascade(LoraBaseMixin):
             adapter_names: which; `None` for those that are active.
 
         Raises:
-            ValueError: a component that has no adapters in this pipeline.
+            ValueError: a component that has no adapters in this pipeline, or a strength that is no number.
         """
         components = self._fusable(components)
+        check_strengths("lora_scale", lora_scale)
         super().fuse_lora(components, lora_scale, safe_fusing, adapter_names)
 
     def unfuse_lora(self, components: list[str] | None = None) -> None:
@@ -241,6 +249,23 @@ class LoraCascade(LoraBaseMixin):
             ValueError: a component that has no adapters in this pipeline.
         """
         super().unfuse_lora(self._fusable(components))
+
+    def delete_adapters(self, adapter_names: list[str] | str) -> None:
+        """Remove adapters from all U-Nets that have them.
+
+        Args:
+            adapter_names: one or several, as they were loaded.
+
+        Raises:
+            ValueError: one that no U-Net has.
+        """
+        present = {name for names in self.get_list_adapters().values() for name in names}
+        for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
+            if name not in present:
+                raise ValueError(
+                    f"`adapter_names` holds {name!r}, but the U-Nets have {sorted(present) or 'no adapters'}."
+                )
+        super().delete_adapters(adapter_names)
 
     def get_active_adapters(self) -> list[str]:
         """Return the names of the adapters that are on in some U-Net, in the order of the stages."""
@@ -285,6 +310,27 @@ class LoraCascade(LoraBaseMixin):
         return model
 
 
+def check_strengths(name: str, strengths: Any) -> None:
+    """Refuse strengths that are no finite numbers.
+
+    Args:
+        name: the argument's.
+        strengths: one for all, a list with one for each adapter, or either of them by component; `None` for 1.
+
+    Raises:
+        ValueError: naming the argument and the value.
+    """
+    if isinstance(strengths, Mapping):
+        strengths = list(strengths.values())
+    if isinstance(strengths, list | tuple):
+        for strength in strengths:
+            check_strengths(name, strength)
+    elif strengths is not None and not is_number(strengths):
+        raise ValueError(
+            f"`{name}` holds {strengths!r}; give finite numbers, which may differ by adapter and by U-Net."
+        )
+
+
 def check_attention_kwargs(cross_attention_kwargs: Mapping[str, Any] | None) -> None:
     """Refuse what `cross_attention_kwargs` does not know.
 
@@ -294,7 +340,7 @@ def check_attention_kwargs(cross_attention_kwargs: Mapping[str, Any] | None) -> 
     known = cross_attention_kwargs is None or (
         isinstance(cross_attention_kwargs, Mapping)
         and set(cross_attention_kwargs) <= {"scale"}
-        and all(isinstance(value, int | float) for value in cross_attention_kwargs.values())
+        and all(is_number(value) for value in cross_attention_kwargs.values())
     )
     if not known:
         raise ValueError(

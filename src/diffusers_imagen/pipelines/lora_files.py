@@ -72,6 +72,46 @@ def check_fit(component: str, weights: Weights, model: nn.Module) -> None:
                     f"The LoRA has {name!r} of shape {tuple(weight.shape)} for `{component}`, whose layer has weights "
                     f"of shape {tuple(base.weight.shape)}; it was made for a model of another size."
                 )
+    _check_pairs(component, weights)
+
+
+def check_tensors(weights: Any) -> None:
+    """Refuse weights that are none, before they are sorted out.
+
+    Args:
+        weights: of a file, or the caller's, by name.
+
+    Raises:
+        ValueError: naming the first that cannot be.
+    """
+    if not weights:
+        raise ValueError("The LoRA holds no weights; give those of an adapter.")
+    for name, weight in weights.items():
+        if not isinstance(name, str) or not isinstance(weight, Tensor) or not weight.is_floating_point():
+            kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+            raise ValueError(
+                f"The LoRA has {name!r} of kind {kind}; give tensors of floating-point numbers by their names."
+            )
+        if not bool(weight.isfinite().all()):
+            raise ValueError(
+                f"The LoRA has {name!r}, which holds values that are not finite; fetch or train it again."
+            )
+
+
+def _check_pairs(component: str, weights: Weights) -> None:
+    """Refuse a LoRA of which a layer has one half alone, or halves of different ranks."""
+    for name, weight in weights.items():
+        if ".lora_A." not in name and ".lora_B." not in name:
+            continue
+        down = ".lora_A." in name
+        other = name.replace(".lora_A.", ".lora_B.") if down else name.replace(".lora_B.", ".lora_A.")
+        if other not in weights:
+            raise ValueError(f"The LoRA has {name!r} for `{component}`, but not {other!r}; fetch or save it again.")
+        if down and weight.shape[0] != weights[other].shape[1]:
+            raise ValueError(
+                f"The LoRA has {name!r} of rank {weight.shape[0]} for `{component}`, but {other!r} of rank "
+                f"{weights[other].shape[1]}; both must be of one."
+            )
 
 
 def write_lora(

@@ -5,6 +5,7 @@ Called by `modular_blocks.py`.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from diffusers_imagen.models.stage_model import stage_shape
 from diffusers_imagen.pipelines.call_checks import Size, check_batch, check_embeds, stage_sizes
 from diffusers_imagen.pipelines.denoise_stage import StepControl
-from diffusers_imagen.pipelines.guider_plan import stage_guiders
+from diffusers_imagen.pipelines.guider_plan import check_guided_steps, stage_guiders
 from diffusers_imagen.pipelines.pictures import given_pictures, shrunk
 from diffusers_imagen.pipelines.stage_drawing import draw_stage
 from diffusers_imagen.pipelines.stage_plan import STAGE_COMPONENTS, StagePlan, plan_stage
@@ -98,7 +99,11 @@ def _plan(
     steps = {name: per_stage(name, _named(given[name], names), names) for name in ("timesteps", "sigmas")}
     schedule = {name: values[stage] for name, values in steps.items() if stage in values}
     scheduler = getattr(components, STAGE_COMPONENTS[stage][1])
-    return plan_stage(stage, unets[stage], scheduler, settings[stage], size, schedule), guiders.get(stage)
+    plan = plan_stage(stage, unets[stage], scheduler, settings[stage], size, schedule)
+    plan = replace(plan, starts_from_noise=given["latents"] is None)
+    if stage in guiders:
+        check_guided_steps(guiders, {stage: len(plan.set_timesteps(torch.device("cpu")))})
+    return plan, guiders.get(stage)
 
 
 def _named(argument: Any, stages: list[str]) -> Any:

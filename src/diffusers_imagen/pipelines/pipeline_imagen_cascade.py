@@ -1,7 +1,9 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """`ImagenCascadePipeline`: a prompt to a picture through a base and up to two enlargements."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +33,7 @@ from diffusers_imagen.pipelines.call_checks import (
     stage_sizes,
 )
 from diffusers_imagen.pipelines.denoise_stage import Generator, StepControl
-from diffusers_imagen.pipelines.guider_plan import stage_guiders
+from diffusers_imagen.pipelines.guider_plan import check_guided_steps, stage_guiders
 from diffusers_imagen.pipelines.lora import LoraCascade, check_attention_kwargs, scaled_adapters
 from diffusers_imagen.pipelines.pictures import finished_pictures, given_pictures, shrunk
 from diffusers_imagen.pipelines.pipeline_output import ImagenCascadeOutput, Pictures
@@ -161,6 +163,7 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
         self._guidance_scale = 1.0
         self._num_timesteps = 0
         self._interrupt = False
+        self._drawing = False
 
     @property
     def guidance_scale(self) -> float:
@@ -304,7 +307,8 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
                 stage. Pictures, steps and callbacks are the same as without it.
             generator: source of all noise; a list gives each picture its own, so that it does not depend on the rest
                 of the batch.
-            latents: (B, C, H, W) standard normal noise that the first stage starts from.
+            latents: (B, C, H, W) standard normal noise that the first stage starts from; with `timesteps` or `sigmas`
+                that begin later, a picture noised that far, over the scheduler's `init_noise_sigma`.
             prompt_embeds: (B, L, D) text states made by `encode_prompt`, instead of `prompt`.
             prompt_attention_mask: (B, L) bool, their mask.
             negative_prompt_embeds: instead of `negative_prompt`.
@@ -327,6 +331,10 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
             FloatingPointError: a stage's pictures hold values that are not finite.
         """  # noqa: D414 (Diffusers fills in the example)
         # 1. Settle and check everything before any model runs.
+        if self._drawing:
+            raise ValueError(
+                "The pipeline is called while it draws; call `ImagenCascadePipeline(**pipe.components)`, with copies of its schedulers."
+            )
         check_unets(self._unets)
         check_options(num_images_per_prompt, output_type)
         check_attention_kwargs(cross_attention_kwargs)
@@ -353,6 +361,7 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
         guiders = stage_guiders(guider, self.guider, arguments, self._unets, sizes)
         schedulers = dict(zip(STAGES, (self.scheduler, self.sr_scheduler_1, self.sr_scheduler_2), strict=True))
         plans = plan_stages(names, self._unets, schedulers, settings, sizes, schedules)
+        plans[0] = replace(plans[0], starts_from_noise=latents is None)
         embeds = (prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask)
         prompts = prompts_by_stage("prompt", prompt, names)
         negatives = prompts_by_stage("negative_prompt", negative_prompt, names)
@@ -366,6 +375,7 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
             )
         device = self._execution_device
         counts = [len(plan.set_timesteps(device)) for plan in plans]
+        check_guided_steps(guiders, {plan.name: count for plan, count in zip(plans, counts, strict=True)})
         self._num_timesteps = sum(counts)
 
         # 2. Text, once for all stages that share it.
@@ -389,7 +399,7 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
             stage_guider = guiders.get(plan.name)
             self._guidance_scale = plan.settings.guidance_scale if stage_guider is None else stage_guider.scale
             adapters = scaled_adapters(self._unets[plan.name], cross_attention_kwargs)
-            with adapters, self.progress_bar(total=counts[len(finished)]) as progress:
+            with adapters, self._busy(), self.progress_bar(total=counts[len(finished)]) as progress:
                 progress.set_description(plan.name)
                 done = sum(counts[: len(finished)])
                 control = self._control(done, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
@@ -414,6 +424,15 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
         stages = {name: self._checked(name, pictures, output_type) for name, pictures in stages.items()}
         images = list(stages.values())[-1]
         return ImagenCascadeOutput(images=images, stages=stages) if return_dict else (images, stages)
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        """Refuse other calls meanwhile: from a callback or another thread, they would lay out the schedulers anew."""
+        self._drawing = True
+        try:
+            yield
+        finally:
+            self._drawing = False
 
     @property
     def _text_shape(self) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from diffusers_imagen.diffusion.resize import resize
 from diffusers_imagen.models.stage_model import StageModel, stage_model_for, stage_shape
 from diffusers_imagen.pipelines.call_checks import Size
 from diffusers_imagen.pipelines.denoise_stage import Generator, StageCondition
-from diffusers_imagen.pipelines.stage_settings import StageSettings
+from diffusers_imagen.pipelines.stage_settings import StageSettings, is_number
 from diffusers_imagen.schedulers.bridge import bridge_for
 from diffusers_imagen.schedulers.family import SchedulerBridge
 from diffusers_imagen.text.encoding import TextEmbeddings
@@ -28,7 +28,10 @@ STAGE_COMPONENTS = {
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage of a call: its U-Net, its scheduler, its settings, and the size of its pictures."""
+    """One stage of a call: its U-Net, its scheduler, its settings, the size of its pictures, and its custom steps.
+
+    `starts_from_noise` is False where the caller gives what sampling starts from, which may then be a noised picture.
+    """
 
     name: str
     model: StageModel
@@ -36,11 +39,15 @@ class StagePlan:
     settings: StageSettings
     size: Size
     schedule: Mapping[str, Any]
+    starts_from_noise: bool = True
 
     def set_timesteps(self, device: torch.device) -> Tensor:
         """Lay out the scheduler's steps anew and return them."""
         try:
-            return self.bridge.set_timesteps(device=device, **self.schedule)
+            timesteps = self.bridge.set_timesteps(device=device, **self.schedule)
+            if self.starts_from_noise and not _is_mostly_noise(self.bridge.noise_level(timesteps[0])):
+                raise ValueError("they begin where there is more picture than noise, but it starts from noise.")
+            return timesteps
         except ValueError as error:
             raise ValueError(
                 f"The steps of {self.name!r} ({', '.join(key for key, value in self.schedule.items() if value is not None)}) do not suit its scheduler: {error} Change them, or "
@@ -86,6 +93,11 @@ class StagePlan:
         return StageCondition(
             text.hidden_states, text.mask, negative.hidden_states, negative.mask, low_res, level, color
         )
+
+
+def _is_mostly_noise(level: tuple[float, float]) -> bool:
+    alpha, sigma = level
+    return sigma > alpha
 
 
 def check_unets(unets: Mapping[str, Any]) -> tuple[int, int]:
@@ -152,8 +164,9 @@ def plan_stage(
             f"`thresholding` is 'none' for {name!r}, but its scheduler ({type(scheduler).__name__}) clips pictures "
             "itself; make it with clip_sample=False and thresholding=False."
         )
+    schedule = {key: values.tolist() if hasattr(values, "tolist") else values for key, values in schedule.items()}
     for key, values in schedule.items():
-        if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
+        if not isinstance(values, list | tuple) or not all(is_number(value) for value in values):
             raise ValueError(f"`{key}` is {values!r} for {name!r}; give a list of numbers.")
     steps = None if schedule else settings.num_inference_steps
     schedule = {**schedule, "num_inference_steps": steps}

@@ -156,7 +156,7 @@ def _check_settings(settings: StageSettings) -> None:
     if not isinstance(settings.keep_color, bool):
         raise ValueError(f"`keep_color` is {settings.keep_color!r}; give True or False.")
     interval = settings.guidance_interval
-    is_pair = isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_number, interval))
+    is_pair = isinstance(interval, list | tuple) and len(interval) == 2 and all(map(is_number, interval))
     if not (is_pair and 0 <= interval[0] <= interval[1] <= 1):
         raise ValueError(
             f"`guidance_interval` is {interval!r}; give two fractions of the steps, 0 <= start <= stop <= 1."
@@ -164,12 +164,13 @@ def _check_settings(settings: StageSettings) -> None:
 
 
 def _check_number(name: str, value: Any, low: float, high: float, hint: str = "") -> None:
-    if not (_is_number(value) and low <= value <= high):
+    if not (is_number(value) and low <= value <= high):
         bounds = "a finite number" if high == math.inf and low == -math.inf else f"a number from {low} to {high}"
         raise ValueError(f"`{name}` is {value!r}; give {bounds}.{hint}")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Say whether a value is a finite number, Python's or NumPy's, and no truth value."""
     return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 

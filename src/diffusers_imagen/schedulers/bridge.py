@@ -92,6 +92,10 @@ def bridge_for(scheduler: SchedulerMixin) -> SchedulerBridge:
     Raises:
         ValueError: If the class cannot draw pictures, or its settings cannot work.
     """
+    if isinstance(scheduler, type):
+        raise ValueError(
+            f"`scheduler` is the class {scheduler.__name__}; give an object of it, {scheduler.__name__}()."
+        )
     name = type(scheduler).__name__
     known = next((base.__name__ for base in type(scheduler).__mro__ if base.__name__ in SCHEDULERS), None)
     verdict = None if known is None else SCHEDULERS[known]

@@ -25,6 +25,10 @@ _CLIPPING: Mapping[str, str | None] = {
 }
 # Ways to write x_0 that a scheduler may stand in for one another: the stage's model keeps its own.
 _INTERCHANGEABLE = ("epsilon", "sample", "original_sample", "v_prediction")
+# float32 has 7 digits: below an alpha of 1e-6 next to none of x_0 is left in eps.
+_LEAST_ALPHA_SQUARED = 1e-12
+# Beyond this no noise is more, and float32 loses the last sigmas beside it.
+_LARGEST_SIGMA = 1e6
 # What set_timesteps raises when it is asked for what it cannot do.
 _LAYOUT_ERRORS = (ValueError, TypeError, IndexError, ArithmeticError, AssertionError, RuntimeError)
 
@@ -65,7 +69,10 @@ class SchedulerBridge(ABC):
     def __init__(self, scheduler: SchedulerMixin) -> None:
         self._name = type(scheduler).__name__
         _check_noise_schedule(scheduler)
-        self.scheduler = with_settings(scheduler, self._corrections(scheduler.config))
+        corrections = self._corrections(scheduler.config)
+        if _reads_eps_where_it_says_nothing(scheduler, corrections) and "sample" in self.prediction_types:
+            corrections["prediction_type"] = "sample"
+        self.scheduler = with_settings(scheduler, corrections)
         self._returned: tuple[Tensor, tuple[float, float]] | None = None
         parameters = inspect.signature(type(scheduler).__init__).parameters
         known = [option for option in _CLIPPING if option in parameters and self.clips]
@@ -182,7 +189,7 @@ class SchedulerBridge(ABC):
             The next sample (B, C, H, W). Where the scheduler would end with a step of length zero, and so throw the
             prediction at the least noise away, that prediction is the result.
         """
-        if self._stays_in_place(t):
+        if self._ends_with_x_0(t):
             return x_0.to(sample.dtype)
         dtype = sample.dtype
         if self.needs_float64 and sample.device.type != "mps":
@@ -221,8 +228,8 @@ class SchedulerBridge(ABC):
             return self.scheduler.step(output, t, sample, generator=generator).prev_sample
         return self.scheduler.step(output, t, sample).prev_sample
 
-    def _stays_in_place(self, t: Tensor) -> bool:
-        """Say whether this is the last step and leads to the noise level where it starts."""
+    def _ends_with_x_0(self, t: Tensor) -> bool:
+        """Say whether this is the last step and its result is x_0: here if it leads to the noise level where it starts."""
         if not (hasattr(self.scheduler, "sigmas") and hasattr(self.scheduler, "step_index")):
             return False
         index = self._step_index(t)
@@ -274,9 +281,13 @@ class SchedulerBridge(ABC):
             raise ValueError(f"`{name}` cannot be set for {self._name}; give `num_inference_steps`.")
         if name == "sigmas":
             # The clean picture may stand at the end alone: from it nothing is left to go.
-            wrong = [s for s in value[:-1] or value if not 0 < s < math.inf] + [s for s in value[-1:] if not s >= 0]
+            wrong = [s for s in value[:-1] or value if not 0 < s <= _LARGEST_SIGMA] + [
+                s for s in value[-1:] if not s >= 0
+            ]
             if wrong:
-                raise ValueError(f"`sigmas` holds {wrong[0]}; give numbers above 0, after which a single 0 may stand.")
+                raise ValueError(
+                    f"`sigmas` holds {wrong[0]}; give numbers above 0 and up to {_LARGEST_SIGMA:g}, after which a single 0 may stand."
+                )
         if name == "timesteps":
             wrong = [t for t in value if not 0 <= t <= self._largest_timestep()]
             if wrong:
@@ -320,6 +331,13 @@ def _check_noise_schedule(scheduler: SchedulerMixin) -> None:
             f"The betas of {name} are not all between 0 and 1, so its noise does not grow from one timestep to the next; make "
             "it with `beta_start`, `beta_end` and `trained_betas` in that range. The stage's model keeps its own."
         )
+
+
+def _reads_eps_where_it_says_nothing(scheduler: SchedulerMixin, corrections: Mapping[str, Any]) -> bool:
+    """Say whether the noise schedule goes so far that eps, in float32, holds no digit of x_0."""
+    levels = getattr(scheduler, "alphas_cumprod", None)
+    kind = corrections.get("prediction_type", scheduler.config.get("prediction_type"))
+    return kind == "epsilon" and isinstance(levels, Tensor) and 0 < float(levels.min()) < _LEAST_ALPHA_SQUARED
 
 
 def with_settings(scheduler: SchedulerMixin, settings: dict[str, Any]) -> SchedulerMixin:

@@ -79,6 +79,10 @@ class VPSigmaBridge(SchedulerBridge):
     def _growth(self, before: tuple[float, float], now: tuple[float, float]) -> float:
         return before[1] / now[1] if self.reads_x_0 else before[0] / now[0]
 
+    def _ends_with_x_0(self, t: Tensor) -> bool:
+        # With the usual settings x_0 is the result of a step to sigma 0; with others their formulas divide by it.
+        return super()._ends_with_x_0(t) or bool(self.scheduler.sigmas[self._step_index(t) + 1] == 0)
+
     def _problem(self) -> str | None:
         """Say what cannot work in the scheduler's settings, and the remedy."""
         config = self.scheduler.config
@@ -147,10 +151,6 @@ class UniPCBridge(VPSigmaBridge):
             # It shifts them, for which a list will not do.
             request = {"sigmas": np.array(request["sigmas"], dtype=np.float64)}
         super()._lay_out(request, device)
-        if not self.reads_x_0 and self.scheduler.sigmas[-1] == 0:
-            raise ValueError(
-                'with `predict_x0=False` it cannot end at sigma 0; make it with final_sigmas_type="sigma_min".'
-            )
 
     def _problem(self) -> str | None:
         if self.scheduler.config.solver_p is not None:
@@ -166,11 +166,21 @@ class SASolverBridge(VPSigmaBridge):
     """
 
     kept_sample = "last_sample"
+    least_steps_on_eps: ClassVar[int] = 25
+    """Below which the solver of eps is unstable: of normal data with a spread of 0.2 it makes 1.5 with 20, 41 with 12."""
 
     @property
     def reads_x_0(self) -> bool:
         """Whether the solver integrates x_0; otherwise it integrates eps."""
         return self.scheduler.config.algorithm_type == "data_prediction"
+
+    def _check_schedule(self, num_inference_steps: int | None) -> None:
+        super()._check_schedule(num_inference_steps)
+        if not self.reads_x_0 and len(self._timesteps()) < self.least_steps_on_eps:
+            raise ValueError(
+                f'{self._name} with algorithm_type="noise_prediction" draws noise in fewer than {self.least_steps_on_eps} '
+                'steps; take as many, or algorithm_type="data_prediction".'
+            )
 
     def _growth(self, before: tuple[float, float], now: tuple[float, float]) -> float:
         growth = super()._growth(before, now)

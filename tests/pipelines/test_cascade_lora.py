@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -117,6 +118,53 @@ def test_a_weight_may_differ_by_u_net(adapted):
     # Alpha is 8 and the rank 2.
     assert layer(adapted).scaling["style"] == 2.0
     assert layer(adapted, "sr_unet_1").scaling["style"] == 0.0
+
+
+def scalings(model: Any) -> dict[str, float]:
+    """Give the strength of "style" in every layer that has it, by the layer's name."""
+    return {name: one.scaling["style"] for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)}
+
+
+def test_a_weight_may_differ_by_part_of_a_u_net(adapted):
+    weights = {"unet": {"down": 0.5, "mid": 0.0, "up": {"block_0": 2}}}
+    adapted.set_adapters("style", adapter_weights=weights)
+    # Alpha is 8 and the rank 2; what is not named keeps 1.
+    by_part = {"down_levels": 2.0, "mid_blocks": 0.0, "up_levels.0": 8.0}
+    found = scalings(adapted.unet)
+    assert all(any(name.startswith(part) for name in found) for part in [*by_part, "text_adapter"])
+    for name, scaling in found.items():
+        assert scaling == next((value for part, value in by_part.items() if name.startswith(part)), 4.0), name
+    assert set(scalings(adapted.sr_unet_1).values()) == {4.0}
+    adapted.set_adapters(["style", "line"], adapter_weights=[{"unet": {"mid": 3}}, 0.5])
+    assert (layer(adapted).scaling["style"], layer(adapted).scaling["line"]) == (12.0, 0.5)
+    adapted.set_adapters("style")
+    assert set(scalings(adapted.unet).values()) == {4.0}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"middle": 1}, r"'middle'; parts of a U-Net .* 'down', 'mid' and 'up'"),
+        ({"up": {"block_7": 1}}, r"'block_7' of 'up', which has \['block_0', 'block_1'\]"),
+        ({"down": [1, 2]}, r"\[1, 2\] for 'down'; a part or a block has one number"),
+    ],
+)
+def test_parts_that_a_u_net_does_not_have_are_refused(adapted, weights, message):
+    before = scalings(adapted.unet)
+    with pytest.raises(ValueError, match=message):
+        adapted.set_adapters("style", adapter_weights={"unet": weights})
+    assert scalings(adapted.unet) == before
+
+
+@pytest.mark.parametrize(("gone", "left"), [("lora_A", "lora_B"), ("lora_B", "lora_A")])
+def test_half_of_an_adapters_layer_is_refused(adapted, fresh, tmp_path, gone, left):
+    adapted.save_lora_adapter(tmp_path, adapter_name="style")
+    weights = load_file(tmp_path / FILE)
+    del weights[f"unet.{LAYERS['unet']}.{gone}.weight"]
+    pipe = fresh()
+    with pytest.raises(ValueError, match=rf"{left}\.weight' for `unet`, but not .*{gone}\.weight'; .* incomplete"):
+        pipe.load_lora_weights(weights)
+    assert pipe.get_list_adapters() == {}
 
 
 def test_an_adapter_comes_back_from_its_folder_with_its_alpha(adapted, fresh, tmp_path):

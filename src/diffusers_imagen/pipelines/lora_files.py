@@ -46,7 +46,7 @@ def by_component(values: Mapping[str, Any], components: Sequence[str], default: 
 
 
 def check_fit(component: str, weights: Weights, model: nn.Module) -> None:
-    """Refuse weights for layers that a model does not have, or has in another size.
+    """Refuse weights for layers that a model does not have, or has in another size, and halves of an adapter.
 
     Args:
         component: the model's name in the pipeline.
@@ -71,6 +71,11 @@ def check_fit(component: str, weights: Weights, model: nn.Module) -> None:
                 raise ValueError(
                     f"The LoRA has {name!r} of shape {tuple(weight.shape)} for `{component}`, whose layer has weights "
                     f"of shape {tuple(base.weight.shape)}; it was made for a model of another size."
+                )
+            other = name.replace(f".{part}.", f".lora_{'B' if part == 'lora_A' else 'A'}.")
+            if name.endswith(f".{part}.weight") and other not in weights:
+                raise ValueError(
+                    f"The LoRA has {name!r} for `{component}`, but not {other!r}; the file is incomplete."
                 )
 
 

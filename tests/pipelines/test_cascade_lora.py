@@ -214,6 +214,59 @@ def test_ranks_and_strengths_by_layer_come_back(fresh, tmp_path):
     assert same(draw(other), draw(pipe))
 
 
+@pytest.mark.parametrize("option", ["use_dora", "lora_bias"])
+def test_dora_and_biases_come_back(fresh, tmp_path, option):
+    pipe, other = fresh(), fresh()
+    plain = draw(pipe)
+    for name, seed in (("unet", 1), ("sr_unet_1", 2)):
+        torch.manual_seed(seed)
+        # Layers without a bias of their own would be told of.
+        special = LoraConfig(r=2, lora_alpha=6, target_modules=["to_out.0"], init_lora_weights=False, **{option: True})
+        getattr(pipe, name).add_adapter(special)
+    special = draw(pipe)
+    pipe.save_lora_adapter(tmp_path)
+    other.load_lora_weights(tmp_path)
+    assert getattr(other.unet.peft_config["default_0"], option)
+    assert same(draw(other), special)
+    assert not same(special, plain)
+
+
+def eight_bits(pipe: Any) -> None:
+    for name in LAYERS:
+        getattr(pipe, name).enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
+
+
+def test_u_nets_stored_in_eight_bits_keep_their_adapters(adapted, fresh, tmp_path):
+    adapted.save_lora_adapter(tmp_path, adapter_name="style")
+    pipe = fresh()
+    pipe.load_lora_weights(tmp_path, adapter_name="style")
+    eight_bits(pipe)
+    for name in LAYERS:
+        wrapped, given = layer(pipe, name), layer(adapted, name)
+        assert wrapped.base_layer.weight.dtype == torch.float8_e4m3fn
+        assert torch.equal(wrapped.lora_A["style"].weight, given.lora_A["style"].weight)
+    styled = draw(pipe)
+    pipe.disable_lora()
+    assert not same(styled, draw(pipe))
+    # Eight bits are 3 of mantissa: the picture is near, far nearer than without the adapter.
+    expected = draw(adapted)
+    assert (styled - expected).square().mean() < 0.25 * (draw(pipe) - expected).square().mean()
+
+
+def test_u_nets_that_are_stored_in_eight_bits_already_take_no_adapter(adapted, fresh, tmp_path):
+    adapted.save_lora_adapter(tmp_path, adapter_name="style")
+    pipe = fresh()
+    eight_bits(pipe)
+    plain = draw(pipe)
+    for attach in (lambda: pipe.load_lora_weights(tmp_path), lambda: pipe.unet.add_adapter(config(1))):
+        with pytest.raises(
+            ValueError, match="ImagenUNet2DConditionModel are stored in eight bits; load or add adapters"
+        ):
+            attach()
+        assert pipe.get_list_adapters() == {}
+    assert torch.equal(draw(pipe), plain)
+
+
 def test_a_u_nets_own_file_loads_into_the_u_net_that_is_named(adapted, fresh, tmp_path):
     for name in LAYERS:
         getattr(adapted, name).save_lora_adapter(tmp_path / name, adapter_name="style")
@@ -450,6 +503,12 @@ def test_deepfloyd_u_nets_take_adapters_too(deepfloyd, tmp_path):
     assert pipe.unet.peft_config["default_0"].lora_alpha == 8
     assert not same(styled, plain)
     assert same(draw(pipe), styled)
+    pipe.set_adapters("default_0", adapter_weights={"unet": {"mid": 0, "up": {"block_0": 2}}})
+    for name, one in pipe.unet.named_modules():
+        if isinstance(one, BaseTunerLayer):
+            assert one.scaling["default_0"] == 4 * {"mid_block": 0, "up_blocks": 2}.get(name.partition(".")[0], 1), (
+                name
+            )
 
 
 def test_weights_without_a_header_are_taken_as_they_are(adapted, fresh, tmp_path):

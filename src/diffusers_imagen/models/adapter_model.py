@@ -36,10 +36,12 @@ class AdapterModel(PeftAdapterMixin):
             **kwargs: as `PeftAdapterMixin.load_lora_adapter` takes them: `adapter_name`, `weight_name`...
 
         Raises:
-            ValueError: an adapter's name or a file's that cannot be, or the file of a whole cascade without `prefix`.
+            ValueError: an adapter's name or a file's that cannot be, the file of a whole cascade without `prefix`, or
+                weights that are stored in eight bits already.
             OSError: no safetensors file there.
         """
         check_adapter_name(kwargs.get("adapter_name"))
+        self._check_storage()
         source = pretrained_model_name_or_path_or_dict
         if isinstance(source, dict):
             names = list(source)
@@ -55,6 +57,20 @@ class AdapterModel(PeftAdapterMixin):
             pretrained_model_name_or_path_or_dict, prefix, hotswap, **kwargs | {"use_safetensors": True}
         )
 
+    def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:
+        """Attach a new LoRA adapter, to be trained.
+
+        Args:
+            adapter_config: PEFT's configuration.
+            adapter_name: for `set_adapters` and its like.
+
+        Raises:
+            ValueError: a name that is in use or cannot be, or weights that are stored in eight bits already.
+        """
+        check_adapter_name(adapter_name)
+        self._check_storage()
+        super().add_adapter(adapter_config, adapter_name)
+
     def set_adapters(self, adapter_names: list[str] | str, weights: Any = None) -> None:
         """Turn adapters on, and all others off.
 
@@ -68,6 +84,16 @@ class AdapterModel(PeftAdapterMixin):
         """
         given = [self._by_layer(weight) for weight in (weights if isinstance(weights, list) else [weights])]
         super().set_adapters(adapter_names, given if isinstance(weights, list) else given[0])
+
+    def _check_storage(self) -> None:
+        # PEFT would give an adapter the same eight bits, in which nothing can be computed.
+        if isinstance(self, nn.Module) and any(
+            weight.is_floating_point() and weight.element_size() == 1 for weight in self.parameters()
+        ):
+            raise ValueError(
+                f"The weights of this {type(self).__name__} are stored in eight bits; load or add adapters before "
+                "`enable_layerwise_casting`, which leaves them as they are."
+            )
 
     def _by_layer(self, weight: Any) -> Any:
         if not isinstance(weight, Mapping):

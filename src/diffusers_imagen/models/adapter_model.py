@@ -105,7 +105,11 @@ class AdapterModel(PeftAdapterMixin):
 def _weights_by_layer(model: Any, weights: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Give the weights of parts under what their layers' names begin with."""
     for part, weight in weights.items():
-        names = (f"{part}_levels", f"{part}_blocks", f"{part}_block") if part in ("down", "mid", "up") else ()
+        names = (
+            (f"{part}_levels", f"{part}_blocks", f"{part}_block", f"{part}_block1")
+            if part in ("down", "mid", "up")
+            else ()
+        )
         name = next((name for name in names if hasattr(model, name)), None)
         if name is None:
             raise ValueError(f"`weights` has {part!r}; parts of a U-Net with a weight are 'down', 'mid' and 'up'.")
@@ -116,7 +120,11 @@ def _weights_by_layer(model: Any, weights: Mapping[str, Any]) -> Iterator[tuple[
                 raise ValueError(f"`weights` has {block!r} of {part!r}, which has {known or 'one block'}.")
             if not isinstance(value, int | float):
                 raise ValueError(f"`weights` has {value!r} for {part!r}; a part or a block has one number.")
-            yield f"{name}." if block is None else f"{name}.{known.index(block)}.", value
+            if part == "mid" and block is None:
+                # All of the middle, which has several parts in some families.
+                yield "mid_", value
+            else:
+                yield f"{name}." if block is None else f"{name}.{known.index(block)}.", value
 
 
 def check_adapter_name(adapter_name: str | None) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,7 +31,8 @@ class HubStore:
         self.large_files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.switches: dict[str, Any] = {}
-        """"lose_upload": the connection is lost while weights come in; "cut_download": a path that is sent half."""
+        """"lose_upload": the connection is lost while weights come in; "cut_download": a path that is sent half;
+        "stall_download": a path of which the second half does not come."""
 
     def create(self, repo: str) -> bool:
         """Make an empty repository, or say that it exists."""
@@ -175,6 +177,12 @@ class HubHandler(BaseHTTPRequestHandler):
         if self.store.switches.get("cut_download") == path:
             # Half of it, and nothing more for whoever asks again.
             self.wfile.write(data[start : len(data) // 2])
+            return self.lose_connection()
+        if self.store.switches.get("stall_download") == path:
+            self.wfile.write(data[start : len(data) // 2])
+            self.wfile.flush()
+            while self.store.switches.get("stall_download") == path:
+                time.sleep(0.05)
             return self.lose_connection()
         self.wfile.write(data[start:])
         return None

@@ -6,15 +6,18 @@ commits, the folder to write into.
 
 import json
 import os
+import signal
 import sys
 import time
 import urllib.request
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 
 import torch
 from diffusers import AutoModel, AutoPipelineForText2Image, DiffusionPipeline
+from huggingface_hub import close_session, constants
 from safetensors.torch import save_file
 
 mode, exported, commits, output = (
@@ -46,6 +49,24 @@ def switch(**switches):
     urllib.request.urlopen(request).close()
 
 
+def kill_while_it_loads(pipeline_class, repo):
+    """Let another process fetch a repository, and kill it in the middle of a file."""
+    switch(stall_download="unet/diffusion_pytorch_model.safetensors")
+    child = os.fork()
+    if child == 0:
+        close_session()
+        draw("killed", pipeline_class, repo)
+        os._exit(0)
+    # In the middle, once all other files are there.
+    place = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    while not (list(place.glob("blobs/*.incomplete")) and list(place.glob("snapshots/*/model_index.json"))):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "the process ended by itself"
+        Event().wait(0.02)
+    os.kill(child, signal.SIGKILL)
+    notes["killed"] = os.waitpid(child, 0)[1]
+    switch()
+
+
 def load_with_package():
     import diffusers_imagen
 
@@ -73,6 +94,8 @@ def load_with_package():
     draw("interrupted", ours, "me/interrupted")
     switch()
     draw("fetched again", ours, "me/interrupted")
+    kill_while_it_loads(ours, "me/killed")
+    draw("fetched after a kill", ours, "me/killed")
     draw("exported, plainly", DiffusionPipeline, "me/exported")
     draw("exported, asked for its code", DiffusionPipeline, "me/exported", **code("pipeline"))
     draw("exported, ours", ours, exported)

@@ -5,6 +5,7 @@ of their notes.
 """
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ def damaged(hub, pushed) -> list[str]:
 def loaded(hub, pushed, damaged, exported, tmp_path_factory) -> dict[str, Any]:
     """Give what a process that loads noted, and its pictures."""
     work = tmp_path_factory.mktemp("loaded")
-    copy(hub, "me/interrupted", hub.store.files("me/pushed"))
+    for name in ("interrupted", "killed"):
+        copy(hub, f"me/{name}", hub.store.files("me/pushed"))
     copy(hub, "me/exported", read(exported))
     commits = {name: pushed[name].rpartition("/")[2] for name in ("parts", "whole over parts")}
     (work / "commits.json").write_text(json.dumps(commits | {"damaged": damaged}))
@@ -238,6 +240,11 @@ def test_a_cut_off_text_encoder_is_refused_by_its_name(loaded):
 def test_an_interrupted_download_is_an_error_and_the_next_one_goes_on(loaded, hub, expected):
     assert "Error" in loaded["notes"]["interrupted"]
     assert torch.equal(loaded["pictures"]["fetched again"], expected)
+
+
+def test_a_process_killed_while_it_fetches_leaves_nothing_that_breaks_the_next(loaded, expected):
+    assert loaded["notes"]["killed"] == signal.SIGKILL
+    assert torch.equal(loaded["pictures"]["fetched after a kill"], expected)
 
 
 @pytest.mark.parametrize("name", ["exported, plainly", "exported, asked for its code", "exported, ours"])

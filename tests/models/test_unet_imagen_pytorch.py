@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from diffusers_imagen.models.stage_model import stage_model_for
 from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
@@ -178,3 +180,14 @@ def test_weights_offloaded_in_groups_come_back_for_every_block(tmp_path):
         "cpu", offload_type="block_level", num_blocks_per_group=1, offload_to_disk_path=str(tmp_path)
     )
     torch.testing.assert_close(unet(*inputs(unet)).sample, expected, rtol=0, atol=1e-6)
+
+
+def test_a_weight_for_the_middle_reaches_all_of_it():
+    unet = make()
+    linear = [name for name, layer in unet.named_modules() if isinstance(layer, torch.nn.Linear)]
+    targets = [name for name in linear if name.startswith(("mid_", "up_levels"))]
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=targets))
+    unet.set_adapters("default", {"mid": 3})
+    scalings = {n: layer.scaling["default"] for n, layer in unet.named_modules() if isinstance(layer, BaseTunerLayer)}
+    assert {name.partition(".")[0] for name in scalings} >= {"mid_block1", "mid_block2", "up_levels"}
+    assert all(scaling == (3 if name.startswith("mid_") else 1) for name, scaling in scalings.items())

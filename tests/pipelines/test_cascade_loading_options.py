@@ -14,6 +14,7 @@ from diffusers import (
     AutoModel,
     AutoPipelineForImage2Image,
     AutoPipelineForInpainting,
+    AutoPipelineForText2Image,
     DiffusionPipeline,
     PipelineQuantizationConfig,
 )
@@ -27,7 +28,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin as Te
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 
-ROUTES = [ImagenCascadePipeline, DiffusionPipeline]
+ROUTES = [ImagenCascadePipeline, DiffusionPipeline, AutoPipelineForText2Image]
 
 
 class Method(StrEnum):

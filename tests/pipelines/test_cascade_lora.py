@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -119,6 +120,53 @@ def test_a_weight_may_differ_by_u_net(adapted):
     assert layer(adapted, "sr_unet_1").scaling["style"] == 0.0
 
 
+def scalings(model: Any) -> dict[str, float]:
+    """Give the strength of "style" in every layer that has it, by the layer's name."""
+    return {name: one.scaling["style"] for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)}
+
+
+def test_a_weight_may_differ_by_part_of_a_u_net(adapted):
+    weights = {"unet": {"down": 0.5, "mid": 0.0, "up": {"block_0": 2}}}
+    adapted.set_adapters("style", adapter_weights=weights)
+    # Alpha is 8 and the rank 2; what is not named keeps 1.
+    by_part = {"down_levels": 2.0, "mid_blocks": 0.0, "up_levels.0": 8.0}
+    found = scalings(adapted.unet)
+    assert all(any(name.startswith(part) for name in found) for part in [*by_part, "text_adapter"])
+    for name, scaling in found.items():
+        assert scaling == next((value for part, value in by_part.items() if name.startswith(part)), 4.0), name
+    assert set(scalings(adapted.sr_unet_1).values()) == {4.0}
+    adapted.set_adapters(["style", "line"], adapter_weights=[{"unet": {"mid": 3}}, 0.5])
+    assert (layer(adapted).scaling["style"], layer(adapted).scaling["line"]) == (12.0, 0.5)
+    adapted.set_adapters("style")
+    assert set(scalings(adapted.unet).values()) == {4.0}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"middle": 1}, r"'middle'; parts of a U-Net .* 'down', 'mid' and 'up'"),
+        ({"up": {"block_7": 1}}, r"'block_7' of 'up', which has \['block_0', 'block_1'\]"),
+        ({"down": [1, 2]}, r"\[1, 2\] for 'down'; a part or a block has one number"),
+    ],
+)
+def test_parts_that_a_u_net_does_not_have_are_refused(adapted, weights, message):
+    before = scalings(adapted.unet)
+    with pytest.raises(ValueError, match=message):
+        adapted.set_adapters("style", adapter_weights={"unet": weights})
+    assert scalings(adapted.unet) == before
+
+
+@pytest.mark.parametrize(("gone", "left"), [("lora_A", "lora_B"), ("lora_B", "lora_A")])
+def test_half_of_an_adapters_layer_is_refused(adapted, fresh, tmp_path, gone, left):
+    adapted.save_lora_adapter(tmp_path, adapter_name="style")
+    weights = load_file(tmp_path / FILE)
+    del weights[f"unet.{LAYERS['unet']}.{gone}.weight"]
+    pipe = fresh()
+    with pytest.raises(ValueError, match=rf"{left}\.weight' for `unet`, but not .*{gone}\.weight'; .* incomplete"):
+        pipe.load_lora_weights(weights)
+    assert pipe.get_list_adapters() == {}
+
+
 def test_an_adapter_comes_back_from_its_folder_with_its_alpha(adapted, fresh, tmp_path):
     expected = draw(adapted)
     adapted.save_lora_adapter(tmp_path, adapter_name="style")
@@ -164,6 +212,59 @@ def test_ranks_and_strengths_by_layer_come_back(fresh, tmp_path):
     assert layer(other, part="to_v").scaling == {"default_0": 4.0}
     assert layer(other, part="to_v").r == {"default_0": 3}
     assert same(draw(other), draw(pipe))
+
+
+@pytest.mark.parametrize("option", ["use_dora", "lora_bias"])
+def test_dora_and_biases_come_back(fresh, tmp_path, option):
+    pipe, other = fresh(), fresh()
+    plain = draw(pipe)
+    for name, seed in (("unet", 1), ("sr_unet_1", 2)):
+        torch.manual_seed(seed)
+        # Layers without a bias of their own would be told of.
+        special = LoraConfig(r=2, lora_alpha=6, target_modules=["to_out.0"], init_lora_weights=False, **{option: True})
+        getattr(pipe, name).add_adapter(special)
+    special = draw(pipe)
+    pipe.save_lora_adapter(tmp_path)
+    other.load_lora_weights(tmp_path)
+    assert getattr(other.unet.peft_config["default_0"], option)
+    assert same(draw(other), special)
+    assert not same(special, plain)
+
+
+def eight_bits(pipe: Any) -> None:
+    for name in LAYERS:
+        getattr(pipe, name).enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
+
+
+def test_u_nets_stored_in_eight_bits_keep_their_adapters(adapted, fresh, tmp_path):
+    adapted.save_lora_adapter(tmp_path, adapter_name="style")
+    pipe = fresh()
+    pipe.load_lora_weights(tmp_path, adapter_name="style")
+    eight_bits(pipe)
+    for name in LAYERS:
+        wrapped, given = layer(pipe, name), layer(adapted, name)
+        assert wrapped.base_layer.weight.dtype == torch.float8_e4m3fn
+        assert torch.equal(wrapped.lora_A["style"].weight, given.lora_A["style"].weight)
+    styled = draw(pipe)
+    pipe.disable_lora()
+    assert not same(styled, draw(pipe))
+    # Eight bits are 3 of mantissa: the picture is near, far nearer than without the adapter.
+    expected = draw(adapted)
+    assert (styled - expected).square().mean() < 0.25 * (draw(pipe) - expected).square().mean()
+
+
+def test_u_nets_that_are_stored_in_eight_bits_already_take_no_adapter(adapted, fresh, tmp_path):
+    adapted.save_lora_adapter(tmp_path, adapter_name="style")
+    pipe = fresh()
+    eight_bits(pipe)
+    plain = draw(pipe)
+    for attach in (lambda: pipe.load_lora_weights(tmp_path), lambda: pipe.unet.add_adapter(config(1))):
+        with pytest.raises(
+            ValueError, match="ImagenUNet2DConditionModel are stored in eight bits; load or add adapters"
+        ):
+            attach()
+        assert pipe.get_list_adapters() == {}
+    assert torch.equal(draw(pipe), plain)
 
 
 def test_a_u_nets_own_file_loads_into_the_u_net_that_is_named(adapted, fresh, tmp_path):
@@ -402,6 +503,12 @@ def test_deepfloyd_u_nets_take_adapters_too(deepfloyd, tmp_path):
     assert pipe.unet.peft_config["default_0"].lora_alpha == 8
     assert not same(styled, plain)
     assert same(draw(pipe), styled)
+    pipe.set_adapters("default_0", adapter_weights={"unet": {"mid": 0, "up": {"block_0": 2}}})
+    for name, one in pipe.unet.named_modules():
+        if isinstance(one, BaseTunerLayer):
+            assert one.scaling["default_0"] == 4 * {"mid_block": 0, "up_blocks": 2}.get(name.partition(".")[0], 1), (
+                name
+            )
 
 
 def test_weights_without_a_header_are_taken_as_they_are(adapted, fresh, tmp_path):

@@ -205,10 +205,11 @@ class LoraCascade(LoraBaseMixin):
 
         Args:
             adapter_names: one or several, as they were loaded.
-            adapter_weights: strength of all, or of each; by component as Diffusers takes it.
+            adapter_weights: strength of all, or of each; by component as Diffusers takes it, and for each by its parts
+                as the U-Nets' own method takes it: `{"unet": {"down": 0.5}}`.
 
         Raises:
-            ValueError: no names, one that no U-Net has, or a strength that is no number.
+            ValueError: no names, one that no U-Net has, a part that a U-Net does not have, or a strength that is no number.
         """
         if not adapter_names:
             raise ValueError(

@@ -46,7 +46,7 @@ def by_component(values: Mapping[str, Any], components: Sequence[str], default: 
 
 
 def check_fit(component: str, weights: Weights, model: nn.Module) -> None:
-    """Refuse weights for layers that a model does not have, or has in another size.
+    """Refuse weights for layers that a model does not have, or has in another size, and halves of an adapter.
 
     Args:
         component: the model's name in the pipeline.
@@ -92,7 +92,7 @@ def check_tensors(weights: Any) -> None:
             raise ValueError(
                 f"The LoRA has {name!r} of kind {kind}; give tensors of floating-point numbers by their names."
             )
-        if not bool(weight.isfinite().all()):
+        if not bool(weight.float().isfinite().all()):
             raise ValueError(
                 f"The LoRA has {name!r}, which holds values that are not finite; fetch or train it again."
             )
@@ -101,7 +101,7 @@ def check_tensors(weights: Any) -> None:
 def _check_pairs(component: str, weights: Weights) -> None:
     """Refuse a LoRA of which a layer has one half alone, or halves of different ranks."""
     for name, weight in weights.items():
-        if ".lora_A." not in name and ".lora_B." not in name:
+        if not name.endswith((".lora_A.weight", ".lora_B.weight")):
             continue
         down = ".lora_A." in name
         other = name.replace(".lora_A.", ".lora_B.") if down else name.replace(".lora_B.", ".lora_A.")

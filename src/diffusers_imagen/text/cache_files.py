@@ -7,7 +7,7 @@ decided in `cache.py`, which calls this.
 
 import hashlib
 import os
-import threading
+import uuid
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,12 +87,16 @@ def write_block(folder: Path, block: CacheBlock, metadata: Mapping[str, str]) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / block_name(block.hashes)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    # Processes of other machines or containers may write here too, under the same process number.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     tensors = {name: torch.from_numpy(getattr(block, name)) for name in ("hashes", "offsets", "checksums")}
-    save_file({"tokens": block.tokens, **tensors}, temporary, metadata={**metadata, "table": _table_digest(block)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        save_file({"tokens": block.tokens, **tensors}, temporary, metadata={**metadata, "table": _table_digest(block)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -106,6 +110,7 @@ def read_block(path: Path) -> CacheBlock:
 
     Raises:
         CacheFileError: If it is damaged.
+        FileNotFoundError: If it is not there.
     """
     try:
         # It maps the file into memory and needs no closing.
@@ -113,7 +118,10 @@ def read_block(path: Path) -> CacheBlock:
         hashes, offsets, checksums = (file.get_tensor(name).numpy() for name in ("hashes", "offsets", "checksums"))
         block = CacheBlock(hashes, offsets, checksums, file.get_slice("tokens"), path)
         digest = file.metadata()["table"]
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError) as error:
+        # It is opened twice, and another process may remove it in between.
+        if not os.access(path, os.F_OK):
+            raise FileNotFoundError(f"The text cache {path} is gone.") from error
         raise CacheFileError(f"The text cache {path} cannot be read: {error}") from error
     if digest != _table_digest(block):
         raise CacheFileError(f"The text cache {path} is damaged.")

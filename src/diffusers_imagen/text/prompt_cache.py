@@ -136,23 +136,25 @@ class PromptCache:
             with contextlib.suppress(FileNotFoundError):
                 found[path] = path.stat()
         crashed = time.time() - _WRITING_SECONDS
-        return {path: stat for path, stat in found.items() if path.suffix != ".tmp" or stat.st_mtime < crashed}
+        return {path: stat for path, stat in found.items() if path.suffix == ".safetensors" or stat.st_mtime < crashed}
 
 
 def _read(folder: Path, prompt: str) -> Tensor | None:
-    """Return the embedding (L, D) of a prompt, or None; a damaged file is removed."""
-    path = folder / block_name(np.array([caption_hash(prompt)], np.int64))
-    if not path.is_file():
-        return None
+    """Return the embedding (L, D) of a prompt, or None where there is none that is whole."""
+    number = caption_hash(prompt)
+    path = folder / block_name(np.array([number], np.int64))
     try:
         block = read_block(path)
         row = block.row(0)
-        os.utime(path)
-    except CacheFileError as error:
-        _logger.warning("%s Its prompt is encoded again.", error)
-        path.unlink(missing_ok=True)
-        return None
+        if block.hashes.tolist() != [number]:
+            raise CacheFileError(f"The text cache {path} is another prompt's.")
     except FileNotFoundError:
-        # Another process cleared the folder.
         return None
+    except CacheFileError as error:
+        # It stays until its prompt's embedding takes its place: another process may have written that already.
+        _logger.warning("%s Its prompt is encoded again.", error)
+        return None
+    with contextlib.suppress(OSError):
+        # What is asked for is kept longest; of a folder that cannot be written nothing is removed.
+        os.utime(path)
     return row

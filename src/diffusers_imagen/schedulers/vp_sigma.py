@@ -79,10 +79,6 @@ class VPSigmaBridge(SchedulerBridge):
     def _growth(self, before: tuple[float, float], now: tuple[float, float]) -> float:
         return before[1] / now[1] if self.reads_x_0 else before[0] / now[0]
 
-    def _ends_with_x_0(self, t: Tensor) -> bool:
-        # With the usual settings x_0 is the result of a step to sigma 0; with others their formulas divide by it.
-        return super()._ends_with_x_0(t) or bool(self.scheduler.sigmas[self._step_index(t) + 1] == 0)
-
     def _problem(self) -> str | None:
         """Say what cannot work in the scheduler's settings, and the remedy."""
         config = self.scheduler.config
@@ -151,6 +147,10 @@ class UniPCBridge(VPSigmaBridge):
             # It shifts them, for which a list will not do.
             request = {"sigmas": np.array(request["sigmas"], dtype=np.float64)}
         super()._lay_out(request, device)
+
+    def _ends_with_x_0(self, t: Tensor) -> bool:
+        # At sigma 0 its formulas divide by it, with all settings but the usual ones, with which x_0 is the result.
+        return super()._ends_with_x_0(t) or bool(self.scheduler.sigmas[self._step_index(t) + 1] == 0)
 
     def _problem(self) -> str | None:
         if self.scheduler.config.solver_p is not None:

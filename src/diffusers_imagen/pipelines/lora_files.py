@@ -106,7 +106,9 @@ def _check_pairs(component: str, weights: Weights) -> None:
         down = ".lora_A." in name
         other = name.replace(".lora_A.", ".lora_B.") if down else name.replace(".lora_B.", ".lora_A.")
         if other not in weights:
-            raise ValueError(f"The LoRA has {name!r} for `{component}`, but not {other!r}: it is incomplete; fetch or save it again.")
+            raise ValueError(
+                f"The LoRA has {name!r} for `{component}`, but not {other!r}: it is incomplete; fetch or save it again."
+            )
         if down and weight.shape[0] != weights[other].shape[1]:
             raise ValueError(
                 f"The LoRA has {name!r} of rank {weight.shape[0]} for `{component}`, but {other!r} of rank "

@@ -122,7 +122,7 @@ def test_a_spare_input_of_three_channels_is_asked_about(latest, make_state):
         key: [shape[0], 6, *shape[2:]] for key, shape in shapes.items() if "init_conv" in key and "weight" in key
     }
     found = find_unets(make_state(shapes))
-    with pytest.raises(ValueError, match=r"unets\.0\.self_cond: usually True"):
+    with pytest.raises(ValueError, match=r"unets\.0\.self_cond: usually true"):
         convert_imagen_pytorch([found], ImagenOptions(image_sizes=(8,)))
     for self_cond, spare in ((True, 0), (False, 3)):
         options = ImagenOptions(image_sizes=(8,), unets=(UnetOptions(self_cond=self_cond),))

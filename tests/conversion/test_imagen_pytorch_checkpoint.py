@@ -105,7 +105,7 @@ def test_a_stored_configuration_is_read():
         ([1], "holds a list"),
         ({1: 2}, "holds a dict"),
         ({}, "no state dict"),
-        ({"a": 1}, "'a', which is no tensor"),
+        ({"a": 1}, "'a', a int and no tensor"),
         ({"unets.0.a": torch.ones(1), "other": torch.ones(1)}, "'other', which is no U-Net's"),
     ],
 )

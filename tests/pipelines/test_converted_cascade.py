@@ -33,7 +33,8 @@ def state():
 
 
 def converted(state, **options):
-    given = ImagenOptions(image_sizes=(8, 16), timesteps=3, num_sample_steps=3, **options)
+    steps = "num_sample_steps" if options.get("elucidated") else "timesteps"
+    given = ImagenOptions(image_sizes=(8, 16), **{steps: 3}, **options)
     return convert_imagen_pytorch([find_unets(state)], given, usual=True)
 
 
@@ -128,7 +129,7 @@ def test_the_command_asks_for_what_the_weights_cannot_tell(state, tmp_path, comm
     torch.save(state, tmp_path / "imagen.pt")
     _, error = command("convert_imagen_pytorch.py", tmp_path / "imagen.pt", tmp_path / "out")
     assert "image_sizes: no usual value" in error
-    assert "pred_objectives: usually 'noise'" in error
+    assert 'pred_objectives: usually "noise"' in error
     assert not (tmp_path / "out").exists()
 
 

@@ -50,8 +50,9 @@ def converted_cascade(
         text_encoder: the one that the U-Nets were trained with, T5 mostly.
 
     Raises:
-        ValueError: as `converted_unet`, or an encoder of another width.
+        ValueError: as `converted_unet`; a U-Net that needs a conditioning picture; or an encoder of another width.
     """
+    _check_condition(converted)
     _check_encoder(converted, text_encoder)
     parts: dict[str, Any] = dict.fromkeys(["sr_unet_1", "sr_scheduler_1", "sr_unet_2", "sr_scheduler_2"])
     for name, stage in converted.stages.items():
@@ -88,6 +89,15 @@ def exported_state_dict(pipeline: ImagenCascadePipeline) -> dict[str, Tensor]:
             )
         stages[name] = (unet.config, unet.state_dict())
     return export_imagen_pytorch(stages)
+
+
+def _check_condition(converted: ConvertedCascade) -> None:
+    for name, stage in converted.stages.items():
+        if channels := stage.config["condition_image_channels"]:
+            raise ValueError(
+                f"the U-Net of {name!r} has {channels} input channels for a conditioning picture "
+                "(`cond_images_channels`), which no cascade gives it; `converted_unet` makes the U-Net alone."
+            )
 
 
 def _check_encoder(converted: ConvertedCascade, text_encoder: PreTrainedModel | None) -> None:

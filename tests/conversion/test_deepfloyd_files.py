@@ -221,7 +221,13 @@ def test_a_file_that_is_cut_off_is_refused(original_folder, tmp_path, share):
 
 def test_a_config_that_runs_code_or_is_none_is_refused(original_folder, tmp_path):
     folder = original_folder("small")
-    for content in ("params: !!python/object/apply:os.system ['touch mark']", "{", "other: 1", "params: 3", "[" * 5000):
+    for content in (
+        "params: !!python/object/apply:os.system ['touch mark']",
+        "{",
+        "other: 1",
+        "params: 3",
+        "[" * 5000,
+    ):
         (folder / "config.yml").write_text(content)
         with pytest.raises(ValueError, match=r"config.yml' (cannot be read as plain YAML|has no `params`)"):
             convert_folders([folder], tmp_path / "cascade")

@@ -117,9 +117,15 @@ def test_data_of_another_kind_is_refused(data, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": {"unets.0.a.weight": torch.zeros(2), "module.unets.0.a.weight": torch.ones(2)}}, "'unets.0.a.weight' twice"),
+        (
+            {"model": {"unets.0.a.weight": torch.zeros(2), "module.unets.0.a.weight": torch.ones(2)}},
+            "'unets.0.a.weight' twice",
+        ),
         ({"model": {"unets.00.a.weight": torch.zeros(2)}}, "'unets.00.a.weight', which is no U-Net's"),
-        ({"ema": {"0.ema_model.b": torch.ones(1), "0.ema_model.module.b": torch.zeros(1)}}, "'b' twice, once as '0.ema"),
+        (
+            {"ema": {"0.ema_model.b": torch.ones(1), "0.ema_model.module.b": torch.zeros(1)}},
+            "'b' twice, once as '0.ema",
+        ),
         ({"ema": {"7.ema_model.foo": torch.ones(1)}}, "holds '7.ema_model.foo', which no trainer saves"),
         ({"ema": {"00.ema_model.b": torch.ones(1)}}, "holds '00.ema_model.b', which no trainer saves"),
         ({"ema": {"0.step": "abc"}}, "`step` in `ema` of the checkpoint is no number"),

@@ -69,7 +69,10 @@ def test_schedules_are_filled_up_as_imagen_pytorch_does():
     [
         ({"image_sizes": (16, 8)}, "`image_sizes` is"),
         ({"image_sizes": (8,)}, "`image_sizes` has 1 values"),
-        ({"elucidated": True, "sigma_min": 80.0}, r"`sigma_min` is 80\.0; give less than `sigma_max`, \[80\.0, 80\.0\]"),
+        (
+            {"elucidated": True, "sigma_min": 80.0},
+            r"`sigma_min` is 80\.0; give less than `sigma_max`, \[80\.0, 80\.0\]",
+        ),
         ({"elucidated": True, "timesteps": 5}, "`timesteps` is given, but this is an ElucidatedImagen"),
         ({"sigma_data": 0.5}, "`sigma_data` is given, but this is no ElucidatedImagen"),
         ({"unets": (UnetOptions(),) * 2 + (UnetOptions(self_cond=True),)}, r"`unets\.2` has options, but there are 2"),

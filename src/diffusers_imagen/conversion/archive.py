@@ -85,7 +85,9 @@ def check_sums(path: Path) -> None:
     except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"`path` is {str(path)!r}, which is damaged: {_first_line(error)} Fetch it again.") from error
     if damaged is not None:
-        raise ValueError(f"`path` is {str(path)!r}, which is damaged: the check sum of {damaged!r} differs. Fetch it again.")
+        raise ValueError(
+            f"`path` is {str(path)!r}, which is damaged: the check sum of {damaged!r} differs. Fetch it again."
+        )
 
 
 def _load(path: Path) -> Any:

@@ -135,7 +135,7 @@ def _averages(ema: Any, online: Mapping[int, State]) -> tuple[dict[int, State], 
 
 def _step(value: Any) -> int:
     if not isinstance(value, Tensor | int) or (isinstance(value, Tensor) and (value.numel() != 1 or value.is_meta)):
-        raise ValueError("`step` in `ema` of the checkpoint is no number; take weights \"online\".")
+        raise ValueError('`step` in `ema` of the checkpoint is no number; take weights "online".')
     return int(value)
 
 

@@ -126,7 +126,9 @@ def _shape(state: State, name: str, axes: int) -> tuple[int, ...]:
         ValueError: a weight that is missing or has other axes, naming it.
     """
     if name not in state:
-        raise ValueError(f"the U-Net lacks `{name}`, which it must have; the file is not whole, or of another program.")
+        raise ValueError(
+            f"the U-Net lacks `{name}`, which it must have; the file is not whole, or of another program."
+        )
     shape = tuple(state[name].shape)
     if len(shape) != axes or 0 in shape:
         raise ValueError(f"`{name}` of the U-Net has shape {shape}; {axes} axes were expected, and none of length 0.")

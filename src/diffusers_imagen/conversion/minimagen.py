@@ -66,7 +66,9 @@ def read_minimagen(folder: Path) -> MinimagenFolder:
     unets = {number: read_archive(path) for number, path in newest.items()}
     for number, unet in unets.items():
         if not isinstance(unet, Mapping):
-            raise ValueError(f"`state_dicts` holds {newest[number].name!r}, a {type(unet).__name__}, but no state dict.")
+            raise ValueError(
+                f"`state_dicts` holds {newest[number].name!r}, a {type(unet).__name__}, but no state dict."
+            )
     return MinimagenFolder(unets, parameters)
 
 

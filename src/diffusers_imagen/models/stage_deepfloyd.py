@@ -60,9 +60,7 @@ class DeepFloydStageModel:
                 f"`noise` of the stage is {noise!r}, but {type(unet).__name__} does not say itself what it was trained "
                 f"on; give {sorted(needed)} in the pipeline's `stages` (see `from_deepfloyd_if`)."
             )
-        self._table = _table(
-            "noise", {name: noise[name] for name in noise if name not in _NO_TABLE}
-        )
+        self._table = _table("noise", {name: noise[name] for name in noise if name not in _NO_TABLE})
         self._low_res_table = _table("noise['low_res']", noise["low_res"]) if self.shape.enlarges else None
         self.noise_process = NoiseProcess(noise["prediction_type"], self._table)
         # What each text's mask hides, if anything: the tensors are kept, so that no other can come to their identity.

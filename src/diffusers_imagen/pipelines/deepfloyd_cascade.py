@@ -93,7 +93,9 @@ def _pipelines(pipe: Any, settings: Mapping[str, StageSettings]) -> dict[str, Di
             "tokenizer": pipe.tokenizer if number == 0 else None,
             "text_encoder": pipe.text_encoder if number == 0 else None,
             "unet": unet.as_plain(),
-            "scheduler": scheduler if isinstance(scheduler, DDPMScheduler) else _ddpm(settings[name], unet, scheduler.config),
+            "scheduler": scheduler
+            if isinstance(scheduler, DDPMScheduler)
+            else _ddpm(settings[name], unet, scheduler.config),
             "safety_checker": pipe.safety_checker,
             "feature_extractor": pipe.feature_extractor,
             "watermarker": pipe.watermarker,
@@ -124,7 +126,9 @@ def _loaded(stage: Any, number: int, given: set[str], options: Mapping[str, Any]
         stage = kind.from_pretrained(place, **dict.fromkeys(given), **options, requires_safety_checker=False)
         absent = [] if stage.unet is None else [key for key, item in stage.unet.named_parameters() if item.is_meta]
         if absent:
-            raise ValueError(f"`{name}` is {place!r}, whose U-Net's file lacks {', '.join(absent[:3])}; fetch it again.")
+            raise ValueError(
+                f"`{name}` is {place!r}, whose U-Net's file lacks {', '.join(absent[:3])}; fetch it again."
+            )
     if not isinstance(stage, kind):
         raise ValueError(
             f"`{name}` is a {type(stage).__name__}; give the name, the folder or the object of a {kind.__name__}."
@@ -136,10 +140,14 @@ def _check_options(stages: Sequence[Any], options: Mapping[str, Any]) -> None:
     dtype = options.get("dtype")
     dtypes = dtype.values() if isinstance(dtype, Mapping) else [dtype]
     if dtype is not None and not all(isinstance(one, torch.dtype) for one in dtypes):
-        raise ValueError(f"`dtype` is {dtype!r}; give one of PyTorch's, such as torch.float16, or one for each component.")
+        raise ValueError(
+            f"`dtype` is {dtype!r}; give one of PyTorch's, such as torch.float16, or one for each component."
+        )
     for name in ("dtype", "variant"):
         if name in options and not any(isinstance(stage, str | os.PathLike) for stage in stages):
-            raise ValueError(f"`{name}` is {options[name]!r}, but all stages are loaded; convert them, or leave it out.")
+            raise ValueError(
+                f"`{name}` is {options[name]!r}, but all stages are loaded; convert them, or leave it out."
+            )
 
 
 def _check_class(name: str, place: str, number: int, kind: Any, options: Mapping[str, Any]) -> None:
@@ -202,9 +210,7 @@ def _thresholding(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"thresholding": "static" if config.get("clip_sample") else "none"}
 
 
-def _ddpm(
-    settings: StageSettings, unet: DeepFloydUNet2DConditionModel, config: Mapping[str, Any]
-) -> DDPMScheduler:
+def _ddpm(settings: StageSettings, unet: DeepFloydUNet2DConditionModel, config: Mapping[str, Any]) -> DDPMScheduler:
     """Return the scheduler that a stage came with, for one whose own IF's pipelines cannot use."""
     noise = {name: value for name, value in (settings.noise or {}).items() if name not in ("low_res", "sampling")}
     learned = "learned_range" if unet.config.out_channels == 6 else "fixed_small"

@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        with pytest.raises(OSError, match="a.pt"):
+        with pytest.raises(OSError, match=r"a\.pt"):
             write_archive({"a": torch.ones(100_000)}, tmp_path / "a.pt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -382,7 +382,7 @@ def test_stages_that_make_no_cascade_are_refused_by_name(deepfloyd, tmp_path):
             make(*stages)
     (tmp_path / "model_index.json").write_text('{"_class_name": "IFSuperResolutionPipeline"}')
     with pytest.raises(
-        ValueError, match="`stage_1` is .*, which holds a IFSuperResolutionPipeline; give a IFPipeline"
+        ValueError, match=r"`stage_1` is .*, which holds a IFSuperResolutionPipeline; give a IFPipeline"
     ):
         make(tmp_path)
     first.unet, unet = second.unet, first.unet

@@ -47,17 +47,20 @@ def main_of(parser: argparse.ArgumentParser, convert: Callable[[argparse.Namespa
     arguments = parser.parse_args()
     try:
         _run(arguments, convert)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 def _run(arguments: argparse.Namespace, convert: Callable[[argparse.Namespace], ConvertedCascade]) -> None:
     check_free(arguments.output)
+    encoder = arguments.text_encoder
+    if encoder is not None and not encoder.is_dir():
+        raise ValueError(f"`--text-encoder` is {str(encoder)!r}, and there is no such folder; check the path.")
     converted = convert(arguments)
     tokenizer = text_encoder = None
-    if arguments.text_encoder is not None:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.text_encoder)
-        text_encoder = T5EncoderModel.from_pretrained(arguments.text_encoder)
+    if encoder is not None:
+        tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
+        text_encoder = T5EncoderModel.from_pretrained(encoder, local_files_only=True)
     pipeline = converted_cascade(converted, tokenizer, text_encoder)
     print("\n".join(converted.report))
     if arguments.dry_run:

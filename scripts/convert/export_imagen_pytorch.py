@@ -3,17 +3,16 @@
 
 python scripts/convert/export_imagen_pytorch.py cascade/ imagen.pt
 
-Make an `Imagen` with the same U-Nets there and call `imagen.load_state_dict(torch.load("imagen.pt"))`.
+Each tensor keeps the type that it has in the cascade's files. Make an `Imagen` with the same U-Nets there and call `imagen.load_state_dict(torch.load("imagen.pt"))`.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from diffusers_imagen.pipelines.converted_cascade import exported_state_dict
-from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
+from diffusers_imagen.conversion.archive import write_archive
+from diffusers_imagen.conversion.new_folder import check_free
+from diffusers_imagen.pipelines.converted_cascade import saved_state_dict
 
 
 def main() -> None:
@@ -21,18 +20,13 @@ def main() -> None:
     parser.add_argument("cascade", type=Path, help="the folder of a converted cascade")
     parser.add_argument("output", type=Path, help="a new file")
     arguments = parser.parse_args()
-    if arguments.output.exists():
-        sys.exit(f"error: {arguments.output} is there already; give a new file.")
-    pipeline = ImagenCascadePipeline.from_pretrained(arguments.cascade, tokenizer=None, text_encoder=None)
     try:
-        state = exported_state_dict(pipeline)
-    except ValueError as error:
+        check_free(arguments.output, is_file=True)
+        state = saved_state_dict(arguments.cascade)
+        write_archive(state, arguments.output)
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    temporary = arguments.output.with_name(f".{arguments.output.name}.tmp")
-    torch.save(state, temporary)
-    temporary.replace(arguments.output)
-    release = pipeline.unet.config.source_release
-    print(f"written: {arguments.output}, {len(state)} tensors, for releases from {release} on with its layout")
+    print(f"written: {arguments.output}, {len(state)} tensors, named as in the release that the cascade came from")
 
 
 if __name__ == "__main__":

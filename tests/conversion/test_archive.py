@@ -5,6 +5,7 @@ import collections
 import io
 import os
 import pickle
+import resource
 import subprocess
 import tarfile
 import zipfile
@@ -12,7 +13,7 @@ import zipfile
 import pytest
 import torch
 
-from diffusers_imagen.conversion.archive import read_archive
+from diffusers_imagen.conversion.archive import read_archive, write_archive
 
 
 class Calls:
@@ -133,3 +134,32 @@ def test_files_of_other_kinds_are_refused(tmp_path):
             read_archive(tmp_path / name)
     with pytest.raises(ValueError, match="no such file"):
         read_archive(tmp_path / "absent.pt")
+
+
+def test_a_file_that_does_not_fit_its_check_sums_is_refused(tmp_path):
+    torch.save({"a": torch.ones(1000)}, tmp_path / "a.pt")
+    whole = bytearray((tmp_path / "a.pt").read_bytes())
+    place = whole.find(torch.ones(100).numpy().tobytes())
+    whole[place + 40] ^= 0x40
+    (tmp_path / "a.pt").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"a\.pt', which is damaged: the check sum of .*data/0' differs"):
+        read_archive(tmp_path / "a.pt")
+
+
+def test_a_file_that_was_saved_without_check_sums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    torch.save(good(), tmp_path / "a.pt")
+    torch.serialization.set_crc32_options(before)
+    assert torch.equal(read_archive(tmp_path / "a.pt")["unets.0.weight"], torch.arange(4.0))
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.pt"):
+            write_archive({"a": torch.ones(100_000)}, tmp_path / "a.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

@@ -141,7 +141,7 @@ def test_a_disk_that_fails_half_way_leaves_nothing(original_folder, tmp_path, mo
     monkeypatch.setattr("diffusers_imagen.conversion.deepfloyd_files._index", full)
     with pytest.raises(OSError, match="no space left"):
         convert_folders([original_folder("small")], tmp_path / "out" / "cascade")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 class Runs:
@@ -221,7 +221,13 @@ def test_a_file_that_is_cut_off_is_refused(original_folder, tmp_path, share):
 
 def test_a_config_that_runs_code_or_is_none_is_refused(original_folder, tmp_path):
     folder = original_folder("small")
-    for content in ("params: !!python/object/apply:os.system ['touch mark']", "{", "other: 1", "params: 3"):
+    for content in (
+        "params: !!python/object/apply:os.system ['touch mark']",
+        "{",
+        "other: 1",
+        "params: 3",
+        "[" * 5000,
+    ):
         (folder / "config.yml").write_text(content)
         with pytest.raises(ValueError, match=r"config.yml' (cannot be read as plain YAML|has no `params`)"):
             convert_folders([folder], tmp_path / "cascade")
@@ -240,3 +246,21 @@ def test_the_index_names_every_component(original_folder, tmp_path):
     assert index["unet"] == ["diffusers_imagen", "DeepFloydUNet2DConditionModel"]
     assert index["sr_unet_1"] == index["text_encoder"] == [None, None]
     assert index["stages"]["base"]["threshold_max"] == 1.5
+
+
+def test_a_file_that_does_not_fit_its_check_sums_is_refused(original_folder, tmp_path):
+    folder = original_folder("small")
+    whole = bytearray((folder / "pytorch_model.bin").read_bytes())
+    whole[len(whole) // 2] ^= 0x40
+    (folder / "pytorch_model.bin").write_bytes(whole)
+    with pytest.raises(ValueError, match="the check sum of"):
+        convert_folders([folder], tmp_path / "cascade", dry_run=True)
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "0", "-1", "abc"])
+def test_a_shard_of_no_size_is_refused_in_a_line(original_folder, tmp_path, monkeypatch, capsys, size):
+    command = [str(SCRIPT), "--stage-1", str(tmp_path), "--output", str(tmp_path / "cascade")]
+    monkeypatch.setattr(sys, "argv", [*command, f"--max-shard-size={size}"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "argument --max-shard-size: invalid" in capsys.readouterr().err

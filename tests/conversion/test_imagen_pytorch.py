@@ -122,7 +122,7 @@ def test_a_spare_input_of_three_channels_is_asked_about(latest, make_state):
         key: [shape[0], 6, *shape[2:]] for key, shape in shapes.items() if "init_conv" in key and "weight" in key
     }
     found = find_unets(make_state(shapes))
-    with pytest.raises(ValueError, match=r"unets\.0\.self_cond: usually True"):
+    with pytest.raises(ValueError, match=r"unets\.0\.self_cond: usually true"):
         convert_imagen_pytorch([found], ImagenOptions(image_sizes=(8,)))
     for self_cond, spare in ((True, 0), (False, 3)):
         options = ImagenOptions(image_sizes=(8,), unets=(UnetOptions(self_cond=self_cond),))
@@ -145,3 +145,41 @@ def test_the_report_says_what_was_assumed(latest, make_state):
     assert "layout of release 2.0" in report
     assert "usual values taken for: elucidated, noise_schedules" in report
     assert "unets.1.scale_skip_connection" in report
+
+
+STRUCTURE = (
+    "final_conv.weight",
+    "null_text_hidden",
+    "null_text_embed",
+    "to_time_tokens.0.weight",
+    "init_conv.convs.0.weight",
+    "final_res_block.block1.project.weight",
+)
+
+
+@pytest.mark.parametrize("name", STRUCTURE)
+def test_a_weight_that_tells_the_layers_is_asked_for_by_name(latest, make_state, name):
+    state = {key: value for key, value in make_state(latest["shapes"]).items() if key.startswith("unets.0.")}
+    options, place = ImagenOptions(image_sizes=(8,)), f"unets.0.{name}"
+    assert place in state
+    for wrong in (torch.zeros(()), torch.zeros(0), state[place][None], torch.zeros([0] * state[place].ndim)):
+        with pytest.raises(ValueError, match=rf"`{name}` of the U-Net has shape"):
+            converted(state | {place: wrong}, options)
+    del state[place]
+    if "final_res" not in name:  # without it there is no such block, which the strict loading sees
+        with pytest.raises(ValueError, match=rf"the U-Net lacks `{name}`"):
+            converted(state, options)
+
+
+@pytest.mark.parametrize(
+    ("unet", "message"),
+    [
+        (UnetOptions(attn_heads=3), r"`unets\.0\.attn_heads` is 3, but the weights say \d"),
+        (UnetOptions(resnet_groups=4), r"`unets\.0\.resnet_groups` is 4, but the weights say 0"),
+        (UnetOptions(self_cond=True), "3 input channels too few for `channels`, 3, and `self_cond`, true"),
+        (UnetOptions(channels=4), "1 input channels too few for `channels`, 4"),
+    ],
+)
+def test_options_that_contradict_the_weights_are_refused(latest, make_state, unet, message):
+    with pytest.raises(ValueError, match=message):
+        converted(make_state(latest["shapes"]), ImagenOptions(image_sizes=(8, 16), unets=(unet,)))

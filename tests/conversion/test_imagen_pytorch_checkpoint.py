@@ -59,7 +59,7 @@ def test_averages_that_lack_a_weight_are_refused_by_name():
         find_unets(trainer_checkpoint(ema={"0.other": torch.zeros(1)}))
 
 
-@pytest.mark.parametrize("version", ["0.25.11", "2.2.0", "3.0", "new", 2.1, ""])
+@pytest.mark.parametrize("version", ["0.25.11", "2.2.0", "3.0", "new", 2.1, "", "2.1\n; rm -rf /", "2.1" * 99])
 def test_a_release_that_is_not_known_is_refused(version):
     with pytest.raises(ValueError, match=r"is of imagen-pytorch .*; 1.0 to 2.1 are known"):
         find_unets(trainer_checkpoint(version=version))
@@ -105,10 +105,62 @@ def test_a_stored_configuration_is_read():
         ([1], "holds a list"),
         ({1: 2}, "holds a dict"),
         ({}, "no state dict"),
-        ({"a": 1}, "'a', which is no tensor"),
+        ({"a": 1}, "'a', a int and no tensor"),
         ({"unets.0.a": torch.ones(1), "other": torch.ones(1)}, "'other', which is no U-Net's"),
     ],
 )
 def test_data_of_another_kind_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         find_unets(data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"model": {"unets.0.a.weight": torch.zeros(2), "module.unets.0.a.weight": torch.ones(2)}},
+            "'unets.0.a.weight' twice",
+        ),
+        ({"model": {"unets.00.a.weight": torch.zeros(2)}}, "'unets.00.a.weight', which is no U-Net's"),
+        (
+            {"ema": {"0.ema_model.b": torch.ones(1), "0.ema_model.module.b": torch.zeros(1)}},
+            "'b' twice, once as '0.ema",
+        ),
+        ({"ema": {"7.ema_model.foo": torch.ones(1)}}, "holds '7.ema_model.foo', which no trainer saves"),
+        ({"ema": {"00.ema_model.b": torch.ones(1)}}, "holds '00.ema_model.b', which no trainer saves"),
+        ({"ema": {"0.step": "abc"}}, "`step` in `ema` of the checkpoint is no number"),
+        ({"ema": {"0.step": torch.tensor([1, 2])}}, "`step` in `ema` of the checkpoint is no number"),
+        ({"ema": {1: torch.zeros(1)}}, "`ema` of the checkpoint is no state dict"),
+        ({"model": {1: torch.zeros(1)}}, "no state dict"),
+    ],
+)
+def test_two_claims_to_one_place_and_strange_keys_are_refused_by_name(changed, message):
+    with pytest.raises(ValueError, match=message):
+        find_unets(trainer_checkpoint(**changed))
+
+
+def test_averages_of_a_placeholder_are_passed_over():
+    data = trainer_checkpoint()
+    data["ema"] |= {"1.ema_model.dummy_parameter": torch.zeros(1), "1.step": torch.tensor(0)}
+    assert find_unets(data).source == {0: "ema"}
+
+
+def test_last_weights_are_to_be_had_where_the_averages_are_not_whole():
+    data = trainer_checkpoint()
+    del data["ema"]["0.ema_model.b"]
+    assert find_unets(data, "online").source == {0: "online"}
+
+
+@pytest.mark.parametrize("tensors", [True, False])
+def test_what_is_nested_without_end_is_looked_through(tensors):
+    endless = {}
+    endless["again"] = [endless]
+    deep = [torch.zeros(1)] if tensors else []
+    for _ in range(5000):
+        deep = [deep]
+    data = trainer_checkpoint(extra=[endless, deep])
+    if tensors:
+        with pytest.raises(ValueError, match="tensors that no trainer saves, under extra"):
+            find_unets(data)
+    else:
+        assert "extra" in find_unets(data).left_out

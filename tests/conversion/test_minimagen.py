@@ -61,3 +61,15 @@ def test_folders_and_u_nets_of_others_are_refused(folder, tmp_path, make_state, 
     (folder / "state_dicts" / "other.pth").touch()
     with pytest.raises(ValueError, match=r"holds 'other\.pth'"):
         read_minimagen(folder)
+
+
+def test_parameters_and_weights_of_another_kind_are_refused_by_name(folder):
+    options = ImagenOptions(lowres_sample_noise_level=1.0)
+    assert convert_minimagen(read_minimagen(folder), options).stages["sr_1"].settings["noise_level"] > 0.9
+    (folder / "parameters" / "imagen_params_2.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"holds 'imagen_params_2\.json', a list"):
+        read_minimagen(folder)
+    (folder / "parameters" / "imagen_params_2.json").write_text("{}")
+    torch.save([1], folder / "state_dicts" / "unet_0_state_3.pth")
+    with pytest.raises(ValueError, match=r"holds 'unet_0_state_3\.pth', a list"):
+        read_minimagen(folder)

@@ -8,6 +8,7 @@ import torch
 from diffusers.pipelines.deepfloyd_if import smart27_timesteps
 from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
 from diffusers.pipelines.deepfloyd_if.watermark import IFWatermarker
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
@@ -369,3 +370,90 @@ def test_a_cascade_goes_the_other_routes_too(deepfloyd, seeded, tmp_path, route)
         again = ImagenCascadePipeline.from_pipe(pipe)
     again.set_progress_bar_config(disable=True)
     assert torch.equal(again("a cat", generator=seeded(0), **arguments).images, drawn)
+
+
+def test_stages_that_make_no_cascade_are_refused_by_name(deepfloyd, tmp_path):
+    first, second, third = deepfloyd(3)
+    make = ImagenCascadePipeline.from_deepfloyd_if
+    with pytest.raises(ValueError, match="`stage_3` is given, but `stage_2`"):
+        make(first, None, second)
+    for stages in ((first, third, second), (first, second, second)):
+        with pytest.raises(ValueError, match=r"draw pictures of \[8, .*in the order in which they enlarge"):
+            make(*stages)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "IFSuperResolutionPipeline"}')
+    with pytest.raises(
+        ValueError, match=r"`stage_1` is .*, which holds a IFSuperResolutionPipeline; give a IFPipeline"
+    ):
+        make(tmp_path)
+    first.unet, unet = second.unet, first.unet
+    with pytest.raises(ValueError, match="the U-Net of `stage_1` takes 6 channels, but 3 were expected"):
+        make(first)
+    first.unet = None
+    with pytest.raises(ValueError, match="`stage_1` has no `unet`"):
+        make(first)
+    first.unet, second.image_noising_scheduler = unet, None
+    with pytest.raises(ValueError, match="`stage_2` has no `image_noising_scheduler`"):
+        make(first, second)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": torch.float16}, "`dtype` is torch.float16, but all stages are loaded"),
+        ({"variant": "fp16"}, "`variant` is 'fp16', but all stages are loaded"),
+        ({"dtype": "abc"}, "`dtype` is 'abc'; give one of PyTorch's"),
+    ],
+)
+def test_options_that_nothing_takes_are_refused(deepfloyd, options, message):
+    with pytest.raises(ValueError, match=message):
+        ImagenCascadePipeline.from_deepfloyd_if(*deepfloyd(1), **options)
+
+
+def test_clipping_at_another_value_is_refused(deepfloyd):
+    (pipe,) = deepfloyd(1)
+    clipping = {"thresholding": False, "clip_sample": True, "clip_sample_range": 2.0}
+    pipe.scheduler = diffusers.DDPMScheduler.from_config(pipe.scheduler.config, **clipping)
+    with pytest.raises(ValueError, match=r"`clip_sample_range` of the scheduler is 2\.0, but cascades clip at 1"):
+        cascade_of([pipe])
+
+
+def test_a_file_that_lacks_a_weight_is_named(deepfloyd, tmp_path):
+    (pipe,) = deepfloyd(1)
+    pipe.save_pretrained(tmp_path)
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_out.bias"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"`stage_1` is .*, whose U-Net's file lacks conv_out\.bias"):
+        ImagenCascadePipeline.from_deepfloyd_if(tmp_path)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_the_way_back_gives_the_scheduler_that_the_stage_came_with(deepfloyd, tmp_path, later):
+    (stage,) = deepfloyd(1)
+    own = {"variance_type": "fixed_small", "timestep_spacing": "trailing"}
+    stage.scheduler = diffusers.DDPMScheduler.from_config(stage.scheduler.config, **own)
+    pipe = cascade_of([stage])
+    if later:  # and through a saved cascade
+        pipe.save_pretrained(tmp_path / "cascade")
+        pipe = ImagenCascadePipeline.from_pretrained(tmp_path / "cascade")
+    pipe.scheduler = diffusers.UniPCMultistepScheduler()
+    pipe.save_as_deepfloyd_if(tmp_path / "back")
+    back = diffusers.DDPMScheduler.from_pretrained(tmp_path / "back" / "stage_1" / "scheduler")
+    expected = {name: value for name, value in stage.scheduler.config.items() if not name.startswith("_")}
+    assert {name: back.config[name] for name in expected} == expected
+
+
+def test_a_variance_that_was_given_up_later_stays_so_on_the_way_back(deepfloyd, tmp_path):
+    pipe = cascade_of(deepfloyd(1))
+    pipe.scheduler = diffusers.DDPMScheduler.from_config(pipe.scheduler.config, variance_type="fixed_small")
+    pipe.scheduler = diffusers.UniPCMultistepScheduler.from_config(pipe.scheduler.config)
+    pipe.save_as_deepfloyd_if(tmp_path / "back")
+    back = diffusers.DDPMScheduler.from_pretrained(tmp_path / "back" / "stage_1" / "scheduler")
+    assert back.config.variance_type == "fixed_small"
+
+
+def test_a_place_under_a_file_is_refused(deepfloyd, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is no folder that can be written to"):
+        cascade_of(deepfloyd(1)).save_as_deepfloyd_if(tmp_path / "file" / "x")

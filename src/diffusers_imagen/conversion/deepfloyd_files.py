@@ -6,7 +6,7 @@ The maths of it is in `deepfloyd_if.py`. Called by scripts/convert/convert_deepf
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import yaml
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from diffusers_imagen.conversion.archive import check_sums
 from diffusers_imagen.conversion.deepfloyd_if import (
     convert,
     enlarges,
@@ -34,7 +35,8 @@ from diffusers_imagen.conversion.deepfloyd_settings import (
     text_settings,
 )
 from diffusers_imagen.conversion.new_folder import check_free, new_folder
-from diffusers_imagen.conversion.weight_files import DTYPES, WeightFile, write_weights
+from diffusers_imagen.conversion.weight_checks import check_finite, check_kinds
+from diffusers_imagen.conversion.weight_files import WeightFile, write_weights
 
 CONFIG_FILE = "config.yml"
 WEIGHTS_FILE = "pytorch_model.bin"
@@ -132,18 +134,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
         raise ValueError(f"{str(path)!r} holds a {type(loaded).__name__}, not weights by name; give an original file.")
-    others = [name for name, value in loaded.items() if type(value) not in (Tensor, torch.nn.Parameter)]
-    if others:
-        raise ValueError(
-            f"{str(path)!r} holds {others[0]!r}, a {type(loaded[others[0]]).__name__} and no tensor; give the file of "
-            "the U-Net's weights alone."
-        )
-    odd = [name for name, value in loaded.items() if value.dtype not in DTYPES or value.layout != torch.strided]
-    if odd:
-        value = loaded[odd[0]]
-        raise ValueError(
-            f"{str(path)!r} holds {odd[0]!r} as {value.dtype}, {value.layout}; U-Nets have plain floating-point weights."
-        )
+    check_kinds(loaded, repr(str(path)))
     return loaded
 
 
@@ -160,7 +151,7 @@ def load_params(path: Path) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is no file; give the folder with {WEIGHTS_FILE} and {CONFIG_FILE}.")
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as plain YAML: {str(error).partition(chr(10))[0]}.") from error
     params = loaded.get("params") if isinstance(loaded, dict) else None
     if not isinstance(params, dict):
@@ -185,6 +176,9 @@ def _read_stage(folder: Path, number: int, report: ConversionReport) -> Original
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
     sizes = {name: weight.nbytes for name, weight in weights.items()}
+    check_sums(path)
+    for name, weight in _streamed(path, list(weights), sizes):
+        check_finite(name, weight, repr(str(path)))
     dtypes = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()})
     report.read.append(f"{path}: {len(weights)} weights, {sum(sizes.values()):,} bytes, {', '.join(dtypes)}")
     for name in ("block_out_channels", "layers_per_block", "attention_head_dim", "encoder_hid_dim", "sample_size"):
@@ -208,22 +202,29 @@ def _write_unet(stage: OriginalStage, folder: Path, max_shard_size: int, report:
     ]
     head_dim = stage.config["attention_head_dim"]
 
-    def produced() -> Any:
-        portion: list[Any] = []
-        for move in plan:
-            portion.append(move)
-            if move is plan[-1] or sum(stage.sizes[item.source] for item in portion) > _PORTION:
-                # A new mapping each time: what was read of the old one no longer counts as this process's memory.
-                weights = load_weights(stage.weights)
-                for item in portion:
-                    yield from moved(item, weights[item.source], head_dim).items()
-                del weights
-                portion = []
+    def produced() -> Iterator[tuple[str, Tensor]]:
+        weights = _streamed(stage.weights, [move.source for move in plan], stage.sizes)
+        for move, (_, weight) in zip(plan, weights, strict=True):
+            yield from moved(move, weight, head_dim).items()
 
     names = write_weights(folder, files, produced(), max_shard_size)
     model_config = {"_class_name": "DeepFloydUNet2DConditionModel", "_diffusers_version": diffusers.__version__}
     _write_json(folder / "config.json", model_config | stage.config)
     report.written.append(f"{place}: {len(files)} weights in {len(names)} files")
+
+
+def _streamed(path: Path, names: Sequence[str], sizes: Mapping[str, int]) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights by name with a few hundred megabytes in memory."""
+    portion: list[str] = []
+    for place, name in enumerate(names, 1):
+        portion.append(name)
+        if place == len(names) or sum(sizes[item] for item in portion) > _PORTION:
+            # A new mapping each time: what was read of the old one no longer counts as this process's memory.
+            weights = load_weights(path)
+            for item in portion:
+                yield item, weights[item]
+            del weights
+            portion = []
 
 
 def _index(stages: list[OriginalStage]) -> dict[str, Any]:

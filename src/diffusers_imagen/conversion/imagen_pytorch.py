@@ -85,6 +85,7 @@ def convert_imagen_pytorch(
     for number, state in latest.items():
         name, layout = STAGES[number], layouts[number]
         config = infer_config(state, settled.unets[number])
+        _check_decided(number, given, open_names[number], config)
         config |= _noise_config(config, settled, number, len(unets)) | {"source_release": layout.release}
         converted = {our_name(key): tensor for key, tensor in state.items()}
         stages[name] = ConvertedStage(config, converted, _stage_settings(config, settled, number, len(unets)))
@@ -144,11 +145,22 @@ def _channels(given: ImagenOptions, stored: ImagenOptions, number: int) -> int |
     return None
 
 
+def _check_decided(number: int, given: ImagenOptions, open_names: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Refuse options that say something else than the weights, which then decide."""
+    told = {"attn_heads": config["attention_heads"], "cosine_sim_attn": config["similarity"] != "dot"}
+    if config["norm_num_groups"] is None:
+        told["resnet_groups"] = 0
+    for name, value in told.items():
+        wanted = getattr(given.unets[number], name) if number < len(given.unets) else None
+        if wanted not in (None, value) and name not in open_names:
+            raise ValueError(f"`unets.{number}.{name}` is {wanted!r}, but the weights say {value!r}; leave it out.")
+
+
 def _noise_config(config: Mapping[str, Any], settled: Settled, number: int, stages: int) -> dict[str, Any]:
     """Return the part of the configuration that says what the U-Net was trained on."""
     shared = settled.shared
     own: dict[str, Any] = {
-        "sample_size": list(shared["image_sizes"])[number],
+        "sample_size": by_stage("image_sizes", shared["image_sizes"], stages)[number],
         "low_res_noise_schedule": shared.get("lowres_noise_schedule") or "linear",
     }
     if shared["elucidated"]:
@@ -191,10 +203,20 @@ def _stage_settings(config: Mapping[str, Any], settled: Settled, number: int, st
     return settings
 
 
+def _self_conditioned(config: Mapping[str, Any]) -> str:
+    if not config["self_condition"]:
+        return ""
+    spare = config["in_channels"]
+    return (
+        f"; self-conditioned: {spare} spare input channels are taken for its last clean picture (one with "
+        f"`cond_images_channels={spare}` would look the same, and makes no cascade)"
+    )
+
+
 def _stage_report(name: str, config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> str:
     count = sum(tensor.numel() for tensor in state.values())
     return (
         f"{name}: {len(state)} tensors, {count / 1e6:.1f}M parameters, {source} weights, layout of release "
         f"{config['source_release']}; {config['sample_size']} px, widths {tuple(config['block_out_channels'])}, "
-        f"{config['prediction_type']}{'; self-conditioned, drawn without' if config['self_condition'] else ''}"
+        f"{config['prediction_type']}{_self_conditioned(config)}"
     )

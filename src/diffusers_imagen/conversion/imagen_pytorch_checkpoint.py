@@ -5,6 +5,7 @@ Called by `imagen_pytorch.py`; files are read by `archive.py`.
 """
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,16 +13,20 @@ from typing import Any, Literal
 from torch import Tensor
 
 from diffusers_imagen.conversion.imagen_pytorch_options import ImagenOptions, stored_options, unet_options
+from diffusers_imagen.conversion.weight_checks import check_weights
 
 Weights = Literal["auto", "ema", "online"]
 State = dict[str, Tensor]
 
 _TRAINER_KEYS = re.compile(r"model|version|steps|ema|imagen_type|imagen_params|(optim|scaler|scheduler|warmup)\d+")
 _READ = ("model", "version", "steps", "ema", "imagen_type", "imagen_params")
-_EMA_KEY = re.compile(r"(\d+)\.(initted|step|ema_model\.(.+)|online_model\..+)")
+_UNET_KEY = re.compile(r"unets\.(0|[1-9]\d{0,3})\.(.+)")
+_EMA_KEY = re.compile(r"(0|[1-9]\d{0,3})\.(initted|step|ema_model\.(.+)|online_model\..+)")
+_PLACEHOLDER = "dummy_parameter"
 # What wrappers for several devices and for compilation put in front of names.
 _WRAPPERS = re.compile(r"(?:^|(?<=^unets\.\d\.))(?:module|_orig_mod)\.")
-_RELEASES = re.compile(r"(\d+)\.(\d+)")
+# What follows is letters, digits and points, as in "2.0.0.dev1".
+_RELEASES = re.compile(r"(\d{1,3})\.(\d{1,3})(?:\.[\w.+-]{1,30})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,22 @@ def find_unets(data: Any, weights: Weights = "auto") -> Checkpoint:
     Raises:
         ValueError: data of another kind, a release that is not known, or averaged weights that are not there.
     """
-    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
+    if not _has_names(data):
         raise ValueError(f"the file holds a {type(data).__name__}; a dictionary of imagen-pytorch's was expected.")
     if isinstance(data.get("model"), Mapping):
-        return _trainer_checkpoint(data, weights)
+        return _checked(_trainer_checkpoint(data, weights))
     if weights == "ema":
         raise ValueError('`weights` is "ema", but only a trainer\'s checkpoint holds averages; leave it.')
     if set(data) == {"config", "state_dict"}:
         options = ImagenOptions(unets=(unet_options(data["config"]),))
-        return _online(data["state_dict"], None, options, ())
-    return _online(data, None, ImagenOptions(), ())
+        return _checked(_online(data["state_dict"], None, options, ()))
+    return _checked(_online(data, None, ImagenOptions(), ()))
+
+
+def _checked(found: Checkpoint) -> Checkpoint:
+    for number, state in found.unets.items():
+        check_weights(state, f"U-Net {number} ({found.source[number]} weights)")
+    return found
 
 
 def _trainer_checkpoint(data: Mapping[str, Any], weights: Weights) -> Checkpoint:
@@ -78,9 +89,9 @@ def _trainer_checkpoint(data: Mapping[str, Any], weights: Weights) -> Checkpoint
         if weights == "ema":
             raise ValueError('`weights` is "ema", but the checkpoint holds no averages; take "online".')
         return online
-    averages, unused = _averages(data["ema"], online.unets)
     if weights == "online":
         return online
+    averages, unused = _averages(data["ema"], online.unets)
     unets, source = dict(online.unets), dict(online.source)
     for number in online.unets:
         if number in unused and weights == "auto":
@@ -92,58 +103,84 @@ def _trainer_checkpoint(data: Mapping[str, Any], weights: Weights) -> Checkpoint
 def _check_version(version: Any) -> None:
     if version is None:
         return
-    found = _RELEASES.match(version) if isinstance(version, str) else None
+    found = _RELEASES.fullmatch(version) if isinstance(version, str) else None
     if found is None or not (1, 0) <= (int(found[1]), int(found[2])) <= (2, 1):
-        raise ValueError(f"the checkpoint is of imagen-pytorch {version!r}; 1.0 to 2.1 are known.")
+        raise ValueError(f"the checkpoint is of imagen-pytorch {reprlib.repr(version)}; 1.0 to 2.1 are known.")
 
 
 def _averages(ema: Any, online: Mapping[int, State]) -> tuple[dict[int, State], set[int]]:
     """Return each U-Net's averaged weights, and the numbers of those that were never averaged."""
-    if not isinstance(ema, Mapping):
+    if not _has_names(ema):
         raise ValueError("`ema` of the checkpoint is no state dict.")
     averages: dict[int, State] = {number: {} for number in online}
     unused = set()
     for key, value in ema.items():
         match = _EMA_KEY.fullmatch(key)
-        if match is None:
+        if match is None or (match[3] not in (None, _PLACEHOLDER) and int(match[1]) not in averages):
             raise ValueError(f"`ema` of the checkpoint holds {key!r}, which no trainer saves.")
         number, what, name = int(match[1]), match[2], match[3]
         if name is not None and number in averages:
-            averages[number][_WRAPPERS.sub("", name)] = value
-        if what == "step" and int(value) == 0:
+            _put(averages[number], _WRAPPERS.sub("", name), value, key)
+        if what == "step" and _step(value) == 0:
             unused.add(number)
     for number, state in online.items():
         different = sorted(set(state) ^ set(averages[number]))
         if different:
             raise ValueError(
                 f"the averages of U-Net {number} lack {len(different)} of its weights or hold others, such as "
-                f'{different[0]!r}; take weights "online" from a whole file.'
+                f'{different[0]!r}; take weights "online".'
             )
     return averages, unused
 
 
+def _step(value: Any) -> int:
+    if not isinstance(value, Tensor | int) or (isinstance(value, Tensor) and (value.numel() != 1 or value.is_meta)):
+        raise ValueError('`step` in `ema` of the checkpoint is no number; take weights "online".')
+    return int(value)
+
+
+def _put(state: State, name: str, weight: Tensor, key: str) -> None:
+    """Add a weight, unless another has its name already.
+
+    Raises:
+        ValueError: if one has.
+    """
+    if name in state:
+        raise ValueError(f"the checkpoint holds {name!r} twice, once as {key!r}; leave one of them out.")
+    state[name] = weight
+
+
 def _online(state: Any, version: str | None, options: ImagenOptions, left_out: tuple[str, ...]) -> Checkpoint:
-    if not isinstance(state, Mapping) or not state:
+    if not _has_names(state) or not state:
         raise ValueError("the file holds no state dict.")
-    wrong = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if wrong:
-        raise ValueError(f"the state dict holds {wrong[0]!r}, which is no tensor.")
-    names = {_WRAPPERS.sub("", _WRAPPERS.sub("", key)): value for key, value in state.items()}
+    names: State = {}
+    for key, value in state.items():
+        _put(names, _WRAPPERS.sub("", _WRAPPERS.sub("", key)), value, key)
     if not any(name.startswith("unets.") for name in names):
         names = {f"unets.0.{name}": value for name, value in names.items()}
     unets: dict[int, State] = {}
     for name, value in names.items():
-        match = re.fullmatch(r"unets\.(\d+)\.(.+)", name)
+        match = _UNET_KEY.fullmatch(name)
         if match is None:
             raise ValueError(f"the state dict holds {name!r}, which is no U-Net's.")
         unets.setdefault(int(match[1]), {})[match[2]] = value
     # A cascade that is trained stage by stage, in files of their own, has these in the other stages' places.
-    real = {number: unet for number, unet in sorted(unets.items()) if set(unet) != {"dummy_parameter"}}
+    real = {number: unet for number, unet in sorted(unets.items()) if set(unet) != {_PLACEHOLDER}}
     return Checkpoint(real, dict.fromkeys(real, "online"), version, options, left_out)
 
 
+def _has_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
 def _holds_tensors(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return True
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return any(_holds_tensors(item) for item in inner)
+    """Say whether there is a tensor in containers, which may be nested deeply or hold themselves."""
+    waiting, seen = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            return True
+        if id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
+    return False

@@ -49,13 +49,19 @@ def infer_config(state: State, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: shapes that contradict one another.
     """
-    T = state["null_text_hidden"].shape[1]
-    _, places, D = state["null_text_embed"].shape
+    T = _shape(state, "null_text_hidden", 2)[1]
+    _, places, D = _shape(state, "null_text_embed", 3)
     channels = options.get("channels") or _outputs(state)
     is_enlargement = "to_lowres_time_hiddens.1.weight" in state
     base = T // (8 if is_enlargement else 4)
     widths = _level_widths(state)
     self_condition = bool(options.get("self_cond"))
+    spare = _extra_inputs(state, channels) - channels * self_condition
+    if spare < 0:
+        raise ValueError(
+            f"the first convolution of the U-Net has {-spare} input channels too few for `channels`, {channels}, and "
+            f"`self_cond`, {str(self_condition).lower()}; change them."
+        )
     kernels, init_channels = _first_convolution(state)
     heads, head_dim = _heads(state, options)
     cross_heads, cross_head_dim = _cross_heads(state)
@@ -65,7 +71,7 @@ def infer_config(state: State, options: Mapping[str, Any]) -> dict[str, Any]:
         "out_channels": _outputs(state),
         "low_res_channels": channels if is_enlargement else 0,
         "self_condition": self_condition,
-        "condition_image_channels": _extra_inputs(state, channels) - channels * self_condition,
+        "condition_image_channels": spare,
         "base_channels": base,
         "init_channels": init_channels,
         "init_kernel_sizes": kernels,
@@ -96,25 +102,41 @@ def infer_config(state: State, options: Mapping[str, Any]) -> dict[str, Any]:
         "combine_up_maps": any(name.startswith("upsample_combiner.") for name in state),
         "final_block": "final_res_block.block1.project.weight" in state,
         "final_global_context": "final_res_block.gca.to_k.weight" in state,
-        "final_kernel_size": state["final_conv.weight"].shape[-1],
+        "final_kernel_size": _shape(state, "final_conv.weight", 4)[-1],
         "cross_attention_dim": D,
-        "num_time_tokens": state["to_time_tokens.0.weight"].shape[0] // D,
+        "num_time_tokens": _shape(state, "to_time_tokens.0.weight", 2)[0] // D,
         "time_frequencies": _frequencies(state, "to_time_hiddens.0.weights"),
         "low_res_time_frequencies": _frequencies(state, "to_lowres_time_hiddens.0.weights"),
-        "encoder_hid_dim": state["text_to_cond.weight"].shape[1] if "text_to_cond.weight" in state else 1,
+        "encoder_hid_dim": _shape(state, "text_to_cond.weight", 2)[1] if "text_to_cond.weight" in state else 1,
         "text_conditioned": "text_to_cond.weight" in state,
         "text_max_length": places,
-        "text_latents": len(state["attn_pool.latents"]) if "attn_pool.latents" in state else 0,
+        "text_latents": _shape(state, "attn_pool.latents", 2)[0] if "attn_pool.latents" in state else 0,
     }
     return config | _last_inputs(state, config)
 
 
 def _frequencies(state: State, name: str) -> int | None:
-    return 2 * len(state[name]) if name in state else None
+    return 2 * _shape(state, name, 1)[0] if name in state else None
+
+
+def _shape(state: State, name: str, axes: int) -> tuple[int, ...]:
+    """Return the shape of a weight that says what the U-Net is like; all of them are looked up here.
+
+    Raises:
+        ValueError: a weight that is missing or has other axes, naming it.
+    """
+    if name not in state:
+        raise ValueError(
+            f"the U-Net lacks `{name}`, which it must have; the file is not whole, or of another program."
+        )
+    shape = tuple(state[name].shape)
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"`{name}` of the U-Net has shape {shape}; {axes} axes were expected, and none of length 0.")
+    return shape
 
 
 def _outputs(state: State) -> int:
-    return state["final_conv.weight"].shape[0]
+    return _shape(state, "final_conv.weight", 4)[0]
 
 
 def _count(state: State, pattern: str) -> int:
@@ -130,7 +152,7 @@ def _level_widths(state: State) -> tuple[int, ...]:
     widths = []
     for level in range(_count(state, r"downs\.(\d+)\.")):
         places = [f"downs.{level}.{place}.weight" for place in ("0.1", "4.1", "4.fns.0")]
-        found = [state[place].shape[0] for place in places if place in state]
+        found = [_shape(state, place, 4)[0] for place in places if place in state]
         if not found:
             raise ValueError(f"level {level} of the U-Net has no convolution that leads to it or on from it.")
         widths.append(found[0])
@@ -140,18 +162,22 @@ def _level_widths(state: State) -> tuple[int, ...]:
 
 
 def _first_convolution(state: State) -> tuple[tuple[int, ...], int]:
+    shapes = _first_shapes(state)
+    return tuple(shape[-1] for shape in shapes), sum(shape[0] for shape in shapes)
+
+
+def _first_shapes(state: State) -> list[tuple[int, ...]]:
     if "init_conv.weight" in state:
-        weight = state["init_conv.weight"]
-        return (weight.shape[-1],), weight.shape[0]
-    weights = [state[f"init_conv.convs.{i}.weight"] for i in range(_count(state, r"init_conv\.convs\.(\d+)\."))]
-    return tuple(weight.shape[-1] for weight in weights), sum(weight.shape[0] for weight in weights)
+        return [_shape(state, "init_conv.weight", 4)]
+    count = max(1, _count(state, r"init_conv\.convs\.(\d+)\."))
+    return [_shape(state, f"init_conv.convs.{number}.weight", 4) for number in range(count)]
 
 
 def _extra_inputs(state: State, channels: int | None) -> int:
     """Return how many channels go into the U-Net beside its picture and the smaller one."""
     channels = channels or _outputs(state)
-    first = state["init_conv.weight"] if "init_conv.weight" in state else state["init_conv.convs.0.weight"]
-    return first.shape[1] - channels * (2 if "to_lowres_time_hiddens.1.weight" in state else 1)
+    is_enlargement = "to_lowres_time_hiddens.1.weight" in state
+    return _first_shapes(state)[0][1] - channels * (2 if is_enlargement else 1)
 
 
 def _attention_types(state: State) -> tuple[str, ...]:
@@ -185,20 +211,20 @@ def _by_level(value: Any, levels: int) -> tuple[Any, ...]:
 def _level_heads(state: State) -> tuple[int, int] | None:
     """Return (heads, head width) of the transformers, which their learned null token gives away."""
     for prefix in _prefixes(state, r"(downs\.\d+\.3\.layers\.0\.0|mid_attn\.layers\.0\.0)\.null_kv"):
-        head_dim = state[f"{prefix}.null_kv"].shape[1]
-        return state[f"{prefix}.to_q.weight"].shape[0] // head_dim, head_dim
+        head_dim = _shape(state, f"{prefix}.null_kv", 2)[1]
+        return _shape(state, f"{prefix}.to_q.weight", 2)[0] // head_dim, head_dim
     # The text resampler's heads are the transformers'.
     if "attn_pool.layers.0.0.q_scale" in state:
-        head_dim = len(state["attn_pool.layers.0.0.q_scale"])
-        return state["attn_pool.layers.0.0.to_q.weight"].shape[0] // head_dim, head_dim
+        head_dim = _shape(state, "attn_pool.layers.0.0.q_scale", 1)[0]
+        return _shape(state, "attn_pool.layers.0.0.to_q.weight", 2)[0] // head_dim, head_dim
     return None
 
 
 def _inner_widths(state: State) -> list[int]:
     """Return the width of all heads together where it is all that the weights tell."""
-    names = ("attn_pool.layers.0.0.to_q.weight", r"downs.0.3.layers.0.0.to_q.1.weight")
-    linear = [name for name in state if re.match(r"downs\.\d+\.3\.layers\.0\.0\.to_q\.1\.weight", name)]
-    return [state[name].shape[0] for name in (names[0], *linear) if name in state]
+    axes = {"attn_pool.layers.0.0.to_q.weight": 2} if "attn_pool.layers.0.0.to_q.weight" in state else {}
+    axes |= {name: 4 for name in state if re.match(r"downs\.\d+\.3\.layers\.0\.0\.to_q\.1\.weight", name)}
+    return [_shape(state, name, count)[0] for name, count in axes.items()]
 
 
 def _heads(state: State, options: Mapping[str, Any]) -> tuple[int, int]:
@@ -208,7 +234,7 @@ def _heads(state: State, options: Mapping[str, Any]) -> tuple[int, int]:
     inner = _inner_widths(state)
     if not inner:
         return _NO_ATTENTION
-    heads = int(options["attn_heads"])
+    heads = options["attn_heads"]
     if inner[0] % heads:
         raise ValueError(f"`attn_heads` is {heads}, which does not divide the attention's width, {inner[0]}.")
     return heads, inner[0] // heads
@@ -216,8 +242,8 @@ def _heads(state: State, options: Mapping[str, Any]) -> tuple[int, int]:
 
 def _cross_heads(state: State) -> tuple[int, int]:
     for prefix in _prefixes(state, r"(downs\.\d+\.1\.cross_attn)\.null_kv"):
-        head_dim = state[f"{prefix}.null_kv"].shape[1]
-        return state[f"{prefix}.to_q.weight"].shape[0] // head_dim, head_dim
+        head_dim = _shape(state, f"{prefix}.null_kv", 2)[1]
+        return _shape(state, f"{prefix}.to_q.weight", 2)[0] // head_dim, head_dim
     return _NO_ATTENTION
 
 
@@ -238,16 +264,16 @@ def _groups(state: State, options: Mapping[str, Any], levels: int) -> tuple[int,
 
 
 def _downsample_type(state: State) -> str:
-    for name, weight in state.items():
+    for name in state:
         if re.fullmatch(r"downs\.\d+\.[04]\.1\.weight", name):
-            return "strided" if weight.shape[-1] == 4 else "unshuffle"
+            return "strided" if _shape(state, name, 4)[-1] == 4 else "unshuffle"
     return "unshuffle"
 
 
 def _feed_forward_mult(state: State) -> float:
     """Return the smallest-looking factor that gives all levels' hidden widths, which are rounded down."""
     pattern = r"(downs\.\d+\.3\.layers\.0\.1\.1)\.weight"
-    pairs = [tuple(state[f"{prefix}.weight"].shape[:2]) for prefix in _prefixes(state, pattern)]
+    pairs = [_shape(state, f"{prefix}.weight", 2) for prefix in _prefixes(state, pattern)]
     if not pairs:
         return 2.0
     hidden, width = max(pairs, key=lambda pair: pair[1])
@@ -259,10 +285,10 @@ def _feed_forward_mult(state: State) -> float:
 
 def _last_inputs(state: State, config: Mapping[str, Any]) -> dict[str, bool]:
     """Tell what joins before the last block and the last convolution from their numbers of input channels."""
-    base, last = config["base_channels"], state["final_conv.weight"].shape[1]
+    base, last = config["base_channels"], _shape(state, "final_conv.weight", 4)[1]
     joined = base * (1 + len(config["block_out_channels"]) * config["combine_up_maps"])
     if config["final_block"]:
-        rest = state["final_res_block.block1.project.weight"].shape[1] - joined
+        rest = _shape(state, "final_res_block.block1.project.weight", 4)[1] - joined
         skip, low_res = rest == base, last - base == config["low_res_channels"] > 0
     else:
         skip = last - joined >= base

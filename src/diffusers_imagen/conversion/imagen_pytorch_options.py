@@ -4,12 +4,14 @@
 Called by `imagen_pytorch.py`, which knows what the weights do tell.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from diffusers_imagen.conversion.imagen_pytorch_values import check_value
+
 _OBJECTIVES = {"noise": "epsilon", "x_start": "sample", "v": "v_prediction"}
-_RESIZES = ("nearest", "bilinear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,10 @@ class UnetOptions:
     """Heads of the attention."""
     channels: int | None = None
     """Colour channels; only for a bare U-Net whose prediction has others."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            check_value(item.name, getattr(self, item.name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,11 @@ class ImagenOptions:
     """In (0, 1]."""
     unets: Sequence[UnetOptions] = field(default=())
     """Each U-Net's own."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.name != "unets":
+                check_value(item.name, getattr(self, item.name))
 
 
 USUAL: Mapping[str, Any] = {
@@ -141,7 +152,12 @@ def settle(
             (assumed if usual and name in USUAL else missing).append(label)
             values[name] = USUAL.get(name)
 
+    _check_number(given, len(undecided))
     fill("elucidated", shared, "elucidated")
+    for name in _PLAIN if shared["elucidated"] else _ELUCIDATED:
+        if getattr(given, name) is not None:
+            kind = "no ElucidatedImagen" if name in _ELUCIDATED else "an ElucidatedImagen"
+            raise ValueError(f"`{name}` is given, but this is {kind}; leave it out, or change `elucidated`.")
     wanted = ["image_sizes", *(_ELUCIDATED if shared["elucidated"] else _PLAIN), *_SAMPLING]
     for name in [*wanted, *(_CASCADE if len(undecided) > 1 else ())]:
         fill(name, shared, name)
@@ -157,23 +173,39 @@ def settle(
     return Settled(shared, unets, assumed)
 
 
-def stored_options(kind: str | None, parameters: Mapping[str, Any] | None) -> ImagenOptions:
+def stored_options(kind: Any, parameters: Any) -> ImagenOptions:
     """Return the options that a trainer's checkpoint holds where the model was made from a configuration.
+
+    A configuration says only what was set; the rest has imagen-pytorch's defaults.
 
     Args:
         kind: its `imagen_type`, "original" or "elucidated".
         parameters: its `imagen_params`.
+
+    Raises:
+        ValueError: what is no configuration.
     """
+    if kind not in (None, "original", "elucidated"):
+        raise ValueError(f"`imagen_type` of the checkpoint is a {type(kind).__name__} that names no class of Imagen.")
     if parameters is None:
-        return ImagenOptions()
+        return ImagenOptions(elucidated=None if kind is None else kind == "elucidated")
+    unets = _mapping("imagen_params", parameters).get("unets", ())
+    if not isinstance(unets, list | tuple):
+        raise ValueError(f"`unets` in `imagen_params` of the checkpoint is a {type(unets).__name__}, but no list.")
     names = {item.name for item in fields(ImagenOptions)} - {"unets", "elucidated"}
-    own = {name: value for name, value in parameters.items() if name in names}
-    unets = tuple(unet_options(unet) for unet in parameters.get("unets", ()) if isinstance(unet, Mapping))
-    return ImagenOptions(elucidated=None if kind is None else kind == "elucidated", unets=unets, **own)
+    own = {name: USUAL[name] for name in names if name in USUAL}
+    own |= {name: value for name, value in parameters.items() if name in names and value is not None}
+    each = tuple(unet_options(unet) for unet in unets)
+    return ImagenOptions(elucidated=None if kind is None else kind == "elucidated", unets=each, **own)
 
 
-def unet_options(parameters: Mapping[str, Any]) -> UnetOptions:
-    """Return what a U-Net's keyword arguments say; imagen-pytorch's own defaults where they are silent."""
+def unet_options(parameters: Any) -> UnetOptions:
+    """Return what a U-Net's keyword arguments say; imagen-pytorch's own defaults where they are silent.
+
+    Raises:
+        ValueError: what is no mapping from names, or a value that cannot be.
+    """
+    parameters = _mapping("the configuration of a U-Net", parameters)
     names = [item.name for item in fields(UnetOptions)]
     defaults = {name: USUAL[name] for name in names if name in USUAL}
     given = {name: parameters[name] for name in names if name in parameters}
@@ -227,6 +259,12 @@ def with_values(options: ImagenOptions, values: Mapping[str, Any]) -> ImagenOpti
     return replace(options, unets=tuple(unets))
 
 
+def _mapping(place: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{place} in the checkpoint is a {type(value).__name__}, but maps names to values in others.")
+    return value
+
+
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
@@ -238,7 +276,7 @@ def _unet_values(given: ImagenOptions, stored: ImagenOptions, number: int) -> di
 
 def _question(missing: Sequence[str]) -> str:
     lines = [
-        f"  {label}: {f'usually {USUAL[name]!r}' if (name := label.split('.')[-1]) in USUAL else 'no usual value'}"
+        f"  {label}: {f'usually {json.dumps(USUAL[name])}' if (name := label.split('.')[-1]) in USUAL else 'no usual value'}"
         for label in missing
     ]
     return (
@@ -247,19 +285,18 @@ def _question(missing: Sequence[str]) -> str:
     )
 
 
+def _check_number(given: ImagenOptions, count: int) -> None:
+    for number, options in enumerate(given.unets):
+        if number >= count and options != UnetOptions():
+            raise ValueError(f"`unets.{number}` has options, but there are {count} U-Nets, numbered from 0.")
+
+
 def _check_shared(shared: Mapping[str, Any], stages: int) -> None:
+    """Refuse values that do not go together."""
     sizes = by_stage("image_sizes", shared["image_sizes"], stages)
-    if not all(isinstance(size, int) and size > 0 for size in sizes) or sizes != sorted(set(sizes)):
+    if sizes != sorted(set(sizes)):
         raise ValueError(f"`image_sizes` is {shared['image_sizes']!r}; give each stage's side in pixels, rising.")
-    choices = {
-        "noise_schedules": ("cosine", "linear"),
-        "pred_objectives": tuple(_OBJECTIVES),
-        "lowres_noise_schedule": ("linear", "cosine"),
-        "resize_mode": _RESIZES,
-    }
-    for name, allowed in choices.items():
-        if shared.get(name) is None:
-            continue
-        for value in by_stage(name, shared[name], stages):
-            if value not in allowed:
-                raise ValueError(f"`{name}` is {value!r}; this package knows {', '.join(allowed)}.")
+    if shared["elucidated"]:
+        low, high = (by_stage(name, shared[name], stages) for name in ("sigma_min", "sigma_max"))
+        if not all(least < most for least, most in zip(low, high, strict=True)):
+            raise ValueError(f"`sigma_min` is {shared['sigma_min']!r}; give less than `sigma_max`, {high}.")

@@ -57,10 +57,19 @@ def read_minimagen(folder: Path) -> MinimagenFolder:
     parameters: dict[str, Any] = {}
     for path in sorted((folder / "parameters").glob("imagen_params_*.json")):
         try:
-            parameters |= json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"`parameters` holds {path.name!r}, which is no JSON: {error}") from error
-    return MinimagenFolder({number: read_archive(path) for number, path in newest.items()}, parameters)
+        if not isinstance(found, dict):
+            raise ValueError(f"`parameters` holds {path.name!r}, a {type(found).__name__}, but no arguments by name.")
+        parameters |= found
+    unets = {number: read_archive(path) for number, path in newest.items()}
+    for number, unet in unets.items():
+        if not isinstance(unet, Mapping):
+            raise ValueError(
+                f"`state_dicts` holds {newest[number].name!r}, a {type(unet).__name__}, but no state dict."
+            )
+    return MinimagenFolder(unets, parameters)
 
 
 def convert_minimagen(found: MinimagenFolder, options: ImagenOptions | None = None) -> ConvertedCascade:
@@ -96,5 +105,5 @@ def convert_minimagen(found: MinimagenFolder, options: ImagenOptions | None = No
 
 def _low_res_level(config: Mapping[str, Any], options: ImagenOptions) -> float:
     steps = config["num_train_timesteps"]
-    step = int(steps * float(options.lowres_sample_noise_level or 0))
+    step = min(int(steps * float(options.lowres_sample_noise_level or 0)), steps - 1)
     return level_of_log_snr(float(discrete_log_snrs("linear", steps)[step]))

@@ -19,6 +19,7 @@ from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 TEXT_LENGTH = 77
 """Tokens of every text that IF was trained with, padding included."""
 
+_NO_TABLE = ("prediction_type", "low_res", "sampling")
 _BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "trained_betas")
 
 
@@ -41,7 +42,8 @@ class DeepFloydStageModel:
         unet: the U-Net.
         noise: what it was trained on: `prediction_type`, and what makes Diffusers' `DDPMScheduler` lay out its
             timesteps (`num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`, `trained_betas`, all but the
-            first two optional); for an enlargement `low_res` with the same for the noise on the smaller picture.
+            first two optional); for an enlargement `low_res` with the same for the noise on the smaller picture. What
+            is under `sampling` says how the U-Net's own scheduler samples, and is not read here.
 
     Raises:
         ValueError: `noise` that is missing or incomplete.
@@ -58,9 +60,7 @@ class DeepFloydStageModel:
                 f"`noise` of the stage is {noise!r}, but {type(unet).__name__} does not say itself what it was trained "
                 f"on; give {sorted(needed)} in the pipeline's `stages` (see `from_deepfloyd_if`)."
             )
-        self._table = _table(
-            "noise", {name: noise[name] for name in noise if name not in ("prediction_type", "low_res")}
-        )
+        self._table = _table("noise", {name: noise[name] for name in noise if name not in _NO_TABLE})
         self._low_res_table = _table("noise['low_res']", noise["low_res"]) if self.shape.enlarges else None
         self.noise_process = NoiseProcess(noise["prediction_type"], self._table)
         # What each text's mask hides, if anything: the tensors are kept, so that no other can come to their identity.

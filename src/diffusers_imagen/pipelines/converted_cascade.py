@@ -1,12 +1,16 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Make a cascade of what `conversion` gave, and take one apart again. Called by the converters' scripts."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, EDMEulerScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -50,8 +54,9 @@ def converted_cascade(
         text_encoder: the one that the U-Nets were trained with, T5 mostly.
 
     Raises:
-        ValueError: as `converted_unet`, or an encoder of another width.
+        ValueError: as `converted_unet`; a U-Net that needs a conditioning picture; or an encoder of another width.
     """
+    _check_condition(converted)
     _check_encoder(converted, text_encoder)
     parts: dict[str, Any] = dict.fromkeys(["sr_unet_1", "sr_scheduler_1", "sr_unet_2", "sr_scheduler_2"])
     for name, stage in converted.stages.items():
@@ -88,6 +93,56 @@ def exported_state_dict(pipeline: ImagenCascadePipeline) -> dict[str, Tensor]:
             )
         stages[name] = (unet.config, unet.state_dict())
     return export_imagen_pytorch(stages)
+
+
+def saved_state_dict(folder: Path) -> dict[str, Tensor]:
+    """Return what `exported_state_dict` does of a saved cascade, each tensor of the type that its file holds.
+
+    Args:
+        folder: of a converted cascade.
+
+    Raises:
+        ValueError: no folder of a cascade, or one with other U-Nets or with weights that do not fit them.
+        OSError: files that are missing or damaged.
+    """
+    if not (folder / ImagenCascadePipeline.config_name).is_file():
+        raise ValueError(f"{str(folder)!r} holds no {ImagenCascadePipeline.config_name}; give a converted cascade.")
+    stages: dict[str, tuple[Mapping[str, Any], Mapping[str, Tensor]]] = {}
+    for name, part in zip(STAGES, ("unet", "sr_unet_1", "sr_unet_2"), strict=True):
+        if (folder / part).is_dir():
+            config, state = _saved_unet(folder / part)
+            # Into a U-Net, to see that they are all there.
+            converted_unet(ConvertedStage(config, state, {}))
+            stages[name] = (config, state)
+    return export_imagen_pytorch(stages)
+
+
+def _saved_unet(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = config.get("_class_name")
+    if found != ImagenPytorchUNet2DConditionModel.__name__:
+        raise ValueError(f"{str(folder)!r} holds a {found}, which has no counterpart in imagen-pytorch.")
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    index = folder / f"{whole.name}.index.json"
+    names = {whole.name}
+    if not whole.is_file() and index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    state: dict[str, Tensor] = {}
+    for name in sorted(names):
+        try:
+            state |= load_file(folder / name)
+        except SafetensorError as error:
+            raise OSError(f"{str(folder / name)!r} cannot be read: {error}") from error
+    return {name: value for name, value in config.items() if not name.startswith("_")}, state
+
+
+def _check_condition(converted: ConvertedCascade) -> None:
+    for name, stage in converted.stages.items():
+        if channels := stage.config["condition_image_channels"]:
+            raise ValueError(
+                f"the U-Net of {name!r} has {channels} input channels for a conditioning picture "
+                "(`cond_images_channels`), which no cascade gives it; `converted_unet` makes the U-Net alone."
+            )
 
 
 def _check_encoder(converted: ConvertedCascade, text_encoder: PreTrainedModel | None) -> None:

@@ -103,11 +103,14 @@ class StoredPipeline(DiffusionPipeline):
             local_files_only: whether to leave the Hub alone.
 
         Raises:
-            ValueError: something else than IF's pipelines.
+            ValueError: something else than IF's pipelines, in another order, or with settings that a cascade has not;
+                `dtype` or `variant` where all stages are loaded.
         """
         # Imported here, as below: IF's pipelines take a third of a second, and few need them.
         from diffusers_imagen.pipelines.deepfloyd_cascade import cascade_parts
 
+        if stage_2 is None and stage_3 is not None:
+            raise ValueError("`stage_3` is given, but `stage_2`, whose pictures it enlarges, is None; give both.")
         stages = [stage_1, *(stage for stage in (stage_2, stage_3) if stage is not None)]
         options = {"dtype": dtype, "variant": variant, "local_files_only": local_files_only}
         given = {name: value for name, value in options.items() if value is not None}

@@ -66,10 +66,9 @@ def character_prompts(count: int) -> list[str]:
 
 
 def other_prompts(kept: Sequence[str]) -> list[tuple[str, str]]:
-    """Give a prompt and its noun for every noun that was not among the pictures that kept the model from forgetting."""
+    """Give a prompt and its noun for every noun, in the language in which no prior picture was drawn, if there is one."""
     plain = [(captions.single(noun)[0], noun.singular) for noun in NOUNS]
-    others = [(caption, name) for caption, name in plain if not {caption.english, caption.chinese} & set(kept)]
-    return [(caption.english if i % 2 else caption.chinese, name) for i, (caption, name) in enumerate(others)]
+    return [(caption.chinese if caption.english in kept else caption.english, name) for caption, name in plain]
 
 
 def draw(arguments: argparse.Namespace) -> None:
@@ -167,7 +166,7 @@ def main() -> None:
     drawing.add_argument("--out", type=Path, required=True, help="folder to write")
     drawing.add_argument("--config", type=Path, default=Path(__file__).with_name("character.yaml"))
     drawing.add_argument("--num-images", type=int, default=100, help="pictures of the moffle")
-    drawing.add_argument("--each-other", type=int, default=3, help="pictures of each other noun")
+    drawing.add_argument("--each-other", type=int, default=2, help="pictures of each other noun")
     drawing.add_argument(
         "--seed", type=int, default=90_000, help="of the first picture; the training used none above 50,000"
     )

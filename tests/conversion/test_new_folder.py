@@ -8,9 +8,18 @@ import pytest
 from diffusers_imagen.conversion.new_folder import check_free, new_file, new_folder
 
 
+@pytest.fixture
+def default_signals():
+    """Undo what the parent process may have said: under `nohup` SIGHUP is ignored, on purpose."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("make", [new_folder, new_file])
 @pytest.mark.parametrize("end", [KeyboardInterrupt, "SIGTERM", "SIGHUP", OSError("no space left on device")])
-def test_whatever_ends_the_writing_nothing_is_left(tmp_path, make, end):
+def test_whatever_ends_the_writing_nothing_is_left(tmp_path, make, end, default_signals):
     before = signal.getsignal(signal.SIGTERM)
 
     def write(place):

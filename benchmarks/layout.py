@@ -37,6 +37,7 @@ from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.objective import diffusion_loss
 from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.state import learning_rate, make_unet
+from diffusers_imagen.training.tasks import ImagenTask
 
 SLICE_SECONDS = 15.0
 SCHEDULE_TICKS = 10_000
@@ -52,6 +53,7 @@ class Run:
         self.name, self.config, self.maker = name, config, maker
         self.unet = make_unet(config.model).to(memory_format=torch.channels_last)
         self.called: nn.Module = self.unet
+        self.task = ImagenTask(self.unet.noise_process)
         self.optimizer = make_optimizer(self.unet, config.optimizer)
         self.ema: ExponentialAverage[Any] = ExponentialAverage(self.unet, 0.995)
         self.steps, self.seconds = 0, 0.0
@@ -65,9 +67,7 @@ class Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.config.optimizer, tick, SCHEDULE_TICKS)
             with torch.autocast("cpu", torch.bfloat16):
-                loss = diffusion_loss(
-                    self.called, self.unet.noise_process, batch, self.config.data, self.config.objective
-                ).mean
+                loss = diffusion_loss(self.called, self.task, batch, self.config.data, self.config.objective).mean
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
             self.optimizer.step()
@@ -86,16 +86,16 @@ class HeldOut:
     @torch.inference_mode()
     def errors(self, run: Run) -> list[list[float]]:
         """Give the mean squared error of x_0 for each noise level and picture."""
-        process = run.unet.noise_process
+        schedule = run.unet.noise_process.schedule
         rows = []
         for log_snr in LOG_SNRS:
             row: list[float] = []
             for batch in self.batches:
-                t = process.schedule.t(torch.tensor(log_snr)).expand(len(batch.t))
+                t = schedule.t(torch.tensor(log_snr)).expand(len(batch.t))
                 objective = replace(run.config.objective, weighting="uniform")
                 with torch.autocast("cpu", torch.bfloat16):
                     moved = replace(batch, t=t)
-                    loss = diffusion_loss(run.ema.model, process, moved, run.config.data, objective)
+                    loss = diffusion_loss(run.ema.model, run.task, moved, run.config.data, objective)
                 row += loss.per_sample.tolist()
             rows.append(row)
         return rows

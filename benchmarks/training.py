@@ -26,6 +26,7 @@ from diffusers_imagen.training.config import DataConfig, ObjectiveConfig, Optimi
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.optimizers import make_optimizer
+from diffusers_imagen.training.tasks import ImagenTask
 
 DROPPED = 0.1
 _FP32 = Variant("fp32")
@@ -81,6 +82,7 @@ def _our_step(unet: nn.Module, variant: Variant, pictures: Tensor, text: Tensor)
     data, objective, settings = DataConfig(folder="", size=size), ObjectiveConfig(), OptimizerConfig()
     optimizer, average = make_optimizer(unet, settings), ExponentialAverage(unet, 0.9999)
     zeros = torch.zeros(B, dtype=torch.long)
+    task = ImagenTask(unet.noise_process)
 
     def step() -> None:
         batch = TrainingBatch(
@@ -94,7 +96,7 @@ def _our_step(unet: nn.Module, variant: Variant, pictures: Tensor, text: Tensor)
             left=zeros,
         )
         with autocast(variant):
-            loss = diffusion_loss(unet, unet.noise_process, batch, data, objective).mean
+            loss = diffusion_loss(unet, task, batch, data, objective).mean
         loss.backward()
         nn.utils.clip_grad_norm_(unet.parameters(), settings.max_grad_norm)
         optimizer.step()

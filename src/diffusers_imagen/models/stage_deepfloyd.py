@@ -129,4 +129,5 @@ def _table(name: str, betas: Mapping[str, Any]) -> NoiseTable:
             raise ValueError(f"its settings are {', '.join(_BETAS)}")
         return NoiseTable(DDPMScheduler(**betas).alphas_cumprod)
     except (ValueError, TypeError, NotImplementedError) as error:
+        # The last is what DDPMScheduler raises for a schedule that it does not know.
         raise ValueError(f"`{name}` of the stage is {dict(betas)}, which makes no noise schedule: {error}.") from error

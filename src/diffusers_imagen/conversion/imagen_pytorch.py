@@ -147,9 +147,11 @@ def _channels(given: ImagenOptions, stored: ImagenOptions, number: int) -> int |
 
 def _check_decided(number: int, given: ImagenOptions, open_names: Sequence[str], config: Mapping[str, Any]) -> None:
     """Refuse options that say something else than the weights, which then decide."""
-    told = {"attn_heads": config["attention_heads"], "cosine_sim_attn": config["similarity"] != "dot"}
-    if config["norm_num_groups"] is None:
-        told["resnet_groups"] = 0
+    told = {"attn_heads": config["attention_heads"]}
+    # Where queries and keys have learned scales, the release has no such option. Nor do groups say anything to the later
+    # releases' norms, which still take the argument: who copies all arguments of their U-Net gives both.
+    if config["similarity"] != "rms":
+        told["cosine_sim_attn"] = config["similarity"] == "cosine"
     for name, value in told.items():
         wanted = getattr(given.unets[number], name) if number < len(given.unets) else None
         if wanted not in (None, value) and name not in open_names:

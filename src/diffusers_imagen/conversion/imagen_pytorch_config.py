@@ -273,7 +273,9 @@ def _downsample_type(state: State) -> str:
 def _feed_forward_mult(state: State) -> float:
     """Return the smallest-looking factor that gives all levels' hidden widths, which are rounded down."""
     pattern = r"(downs\.\d+\.3\.layers\.0\.1\.1)\.weight"
-    pairs = [_shape(state, f"{prefix}.weight", 2) for prefix in _prefixes(state, pattern)]
+    names = [f"{prefix}.weight" for prefix in _prefixes(state, pattern)]
+    # After linear attention it is a convolution of one pixel.
+    pairs = [_shape(state, name, 4 if state[name].ndim == 4 else 2)[:2] for name in names]
     if not pairs:
         return 2.0
     hidden, width = max(pairs, key=lambda pair: pair[1])

@@ -5,6 +5,7 @@ import torch
 
 from diffusers_imagen.conversion.imagen_pytorch import convert_imagen_pytorch, export_imagen_pytorch
 from diffusers_imagen.conversion.imagen_pytorch_checkpoint import find_unets
+from diffusers_imagen.conversion.imagen_pytorch_keys import their_name
 from diffusers_imagen.conversion.imagen_pytorch_options import ImagenOptions, UnetOptions
 from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 
@@ -100,22 +101,6 @@ def test_an_elucidated_cascade_predicts_clean_pictures_between_its_sigmas(latest
     assert config["log_snr_max"] == pytest.approx(12.4292, abs=1e-4)
 
 
-def test_stages_in_files_of_their_own_are_put_together(latest, make_state):
-    state = make_state(latest["shapes"])
-    dummy = {"dummy_parameter": torch.zeros(1)}
-    halves = [
-        {key: value for key, value in state.items() if key.startswith(f"unets.{number}.")}
-        | {f"unets.{1 - number}.{key}": value for key, value in dummy.items()}
-        for number in (0, 1)
-    ]
-    both = convert_imagen_pytorch([find_unets(half) for half in halves], SIZES, usual=True)
-    assert list(both.stages) == ["base", "sr_1"]
-    with pytest.raises(ValueError, match=r"hold the U-Nets \[1\]; a cascade is U-Net 0"):
-        convert_imagen_pytorch([find_unets(halves[1])], SIZES, usual=True)
-    with pytest.raises(ValueError, match="two files hold U-Net 0"):
-        convert_imagen_pytorch([find_unets(halves[0]), find_unets(halves[0])], SIZES, usual=True)
-
-
 def test_a_video_u_net_and_a_stranger_are_refused(latest, make_state):
     state = make_state(latest["shapes"])
     with pytest.raises(ValueError, match="for videos"):
@@ -197,3 +182,28 @@ def test_all_arguments_of_a_u_net_may_be_given_also_those_that_say_nothing_to_it
 def test_options_that_contradict_the_weights_are_refused(latest, make_state, unet, message):
     with pytest.raises(ValueError, match=message):
         converted(make_state(latest["shapes"]), ImagenOptions(image_sizes=(8, 16), unets=(unet,)))
+
+
+def test_a_feed_forwards_factor_fits_the_way_up_as_well_as_the_way_down():
+    levels = (8, 16, 32, 64)
+    unet = ImagenPytorchUNet2DConditionModel(
+        sample_size=8,
+        base_channels=8,
+        init_channels=8,
+        block_out_channels=levels,
+        layers_per_block=(1,) * 4,
+        attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=8,
+        encoder_hid_dim=6,
+        text_max_length=5,
+        text_latents=2,
+        feed_forward_mult=4 / 3,
+    )
+    state = {f"unets.0.{their_name(key)}": value for key, value in unet.state_dict().items()}
+    # The way down is 8, 8, 16 and 32 wide and the way up 64 at most: only there are the widths of 1.3125 others.
+    assert {int(dim * 4 / 3) == int(dim * 1.3125) for dim in levels[:3]} == {True}
+    found = convert_imagen_pytorch([find_unets(state)], ImagenOptions(image_sizes=(8,)), usual=True).stages["base"]
+    unet_of(found)

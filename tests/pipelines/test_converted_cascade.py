@@ -91,16 +91,22 @@ def test_the_stages_keep_what_imagen_pytorch_samples_with(state):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda weights: weights.pop("conv_out.bias"), "1 weights are missing, such as conv_out.bias"),
-        (lambda weights: weights.update(more=torch.ones(1)), "1 weights are unknown, such as more"),
-        (lambda weights: weights.update({"conv_out.bias": torch.ones(4)}), "1 weights are of a wrong shape"),
+        (
+            lambda weights: weights.pop("conv_out.bias"),
+            "base's U-Net are missing, 1 of them, such as `final_conv.bias`",
+        ),
+        (lambda weights: weights.update(more=torch.ones(1)), "unknown, 1 of them, such as `more`"),
+        (
+            lambda weights: weights.update({"conv_out.bias": torch.ones(4)}),
+            "of a wrong shape, 1 of them, such as `final_conv.bias`",
+        ),
     ],
 )
 def test_weights_are_all_accounted_for(state, change, message):
     stage = converted(state).stages["base"]
     change(stage.state)
     with pytest.raises(ValueError, match=message):
-        converted_unet(stage)
+        converted_unet(stage, "base")
 
 
 def test_another_cascade_has_no_way_back(cascade_parts):

@@ -324,9 +324,9 @@ def test_weights_may_stay_on_disk(deepfloyd, seeded, tmp_path):
 
 def test_what_is_no_pipeline_of_ifs_is_refused(deepfloyd, tmp_path):
     first, second = deepfloyd()
-    with pytest.raises(ValueError, match="`stage_1` is a IFSuperResolutionPipeline; give the name"):
+    with pytest.raises(ValueError, match="`stage_1` is of class IFSuperResolutionPipeline; give the name"):
         ImagenCascadePipeline.from_deepfloyd_if(second)
-    with pytest.raises(ValueError, match="`stage_2` is a IFPipeline"):
+    with pytest.raises(ValueError, match="`stage_2` is of class IFPipeline"):
         ImagenCascadePipeline.from_deepfloyd_if(first, first)
     with pytest.raises(ValueError, match=r"`stage_1` is the folder .* holds no model_index.json; original files"):
         ImagenCascadePipeline.from_deepfloyd_if(tmp_path)

@@ -51,6 +51,7 @@ _ALONE: dict[str, dict[str, Any]] = {
     "skips unscaled": {"scale_skip_connection": False},
     "heads": {"attn_heads": 4, "attn_dim_head": 8},
     "feed-forward": {"ff_mult": 1.5},
+    "feed-forward by thirds": {"ff_mult": 4 / 3, "dim_mults": (1, 2, 4, 8)},
     "frequencies": {"learned_sinu_pos_emb_dim": 8},
     "time tokens": {"num_time_tokens": 3},
     "one channel": {"channels": 1},

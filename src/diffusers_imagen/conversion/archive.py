@@ -7,6 +7,7 @@ either holds data or is not read. Called by the converters.
 
 import pickle
 import re
+import shutil
 import zipfile
 import zlib
 from pathlib import Path
@@ -32,8 +33,8 @@ def read_archive(path: Path) -> Any:
     """
     if not path.is_file():
         raise ValueError(f"`path` is {str(path)!r}, and there is no such file; check the path.")
+    check_sums(path)
     try:
-        check_sums(path)
         return _load(path)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -63,7 +64,10 @@ def write_archive(data: Any, path: Path) -> None:
         try:
             torch.save(data, temporary)
         except RuntimeError as error:
-            raise OSError(f"{str(path)!r} could not be written: {_first_line(error)}") from error
+            room = shutil.disk_usage(temporary.parent).free // 2**20
+            raise OSError(
+                f"{str(path)!r} could not be written, {room} MiB are free there: {_first_line(error)}"
+            ) from error
 
 
 def check_sums(path: Path) -> None:

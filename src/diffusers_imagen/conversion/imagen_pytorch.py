@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusers_imagen.conversion.imagen_pytorch_checkpoint import Checkpoint
 from diffusers_imagen.conversion.imagen_pytorch_config import infer_config, undecided
+from diffusers_imagen.conversion.imagen_pytorch_joining import join
 from diffusers_imagen.conversion.imagen_pytorch_keys import check_names, our_name, their_name
 from diffusers_imagen.conversion.imagen_pytorch_layouts import LAYOUTS, detect_layout, from_latest, to_latest
 from diffusers_imagen.conversion.imagen_pytorch_options import (
@@ -61,7 +62,7 @@ class ConvertedCascade:
 def convert_imagen_pytorch(
     checkpoints: Sequence[Checkpoint], options: ImagenOptions | None = None, usual: bool = False
 ) -> ConvertedCascade:
-    """Convert a cascade from one file, or from several that hold one U-Net each.
+    """Convert a cascade from one file, or from several that hold some of its U-Nets each.
 
     Args:
         checkpoints: what was found in the files.
@@ -72,8 +73,9 @@ def convert_imagen_pytorch(
         ValueError: U-Nets that make no cascade, weights that are missing, unknown or of a wrong shape, or options that
             are missing.
     """
-    unets, source, stored = _merged(checkpoints)
     given = options or ImagenOptions()
+    joined = join(checkpoints, given)
+    unets, stored = joined.unets, joined.stored
     layouts = {number: detect_layout(state) for number, state in unets.items()}
     latest = {number: to_latest(state, layouts[number]) for number, state in unets.items()}
     for state in latest.values():
@@ -89,7 +91,7 @@ def convert_imagen_pytorch(
         config |= _noise_config(config, settled, number, len(unets)) | {"source_release": layout.release}
         converted = {our_name(key): tensor for key, tensor in state.items()}
         stages[name] = ConvertedStage(config, converted, _stage_settings(config, settled, number, len(unets)))
-        report.append(_stage_report(name, config, unets[number], source[number]))
+        report.append(_stage_report(name, config, unets[number], joined.source[number]))
     versions = sorted({checkpoint.version for checkpoint in checkpoints if checkpoint.version is not None})
     left_out = sorted({key for checkpoint in checkpoints for key in checkpoint.left_out})
     report.append(f"imagen-pytorch: {', '.join(versions) or 'the files do not say which release'}")
@@ -118,24 +120,6 @@ def export_imagen_pytorch(stages: Mapping[str, tuple[Mapping[str, Any], Mapping[
         older = from_latest(latest, LAYOUTS[config["source_release"]])
         exported |= {f"unets.{number}.{key}": tensor for key, tensor in older.items()}
     return exported
-
-
-def _merged(checkpoints: Sequence[Checkpoint]) -> tuple[dict[int, State], dict[int, str], ImagenOptions]:
-    unets: dict[int, State] = {}
-    source: dict[int, str] = {}
-    for checkpoint in checkpoints:
-        twice = sorted(set(unets) & set(checkpoint.unets))
-        if twice:
-            raise ValueError(f"two files hold U-Net {twice[0]}; give each one once.")
-        unets |= {number: dict(state) for number, state in checkpoint.unets.items()}
-        source |= checkpoint.source
-    if sorted(unets) != list(range(len(unets))) or not 1 <= len(unets) <= len(STAGES):
-        raise ValueError(
-            f"the files hold the U-Nets {sorted(unets)}; a cascade is U-Net 0 and up to two more. Those that are "
-            "placeholders in one file have to be given in another."
-        )
-    stored = [checkpoint.options for checkpoint in checkpoints if checkpoint.options != ImagenOptions()]
-    return {n: unets[n] for n in sorted(unets)}, source, stored[0] if stored else ImagenOptions()
 
 
 def _channels(given: ImagenOptions, stored: ImagenOptions, number: int) -> int | None:

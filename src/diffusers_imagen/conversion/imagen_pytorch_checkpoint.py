@@ -39,6 +39,7 @@ class Checkpoint:
         version: imagen-pytorch's, or `None` where the file does not say.
         options: what the file says of the model.
         left_out: what was in the file and is not needed.
+        is_numbered: whether the file says which of a cascade's U-Nets its own are; else it is one, and counts as 0.
     """
 
     unets: Mapping[int, State]
@@ -46,6 +47,7 @@ class Checkpoint:
     version: str | None
     options: ImagenOptions
     left_out: tuple[str, ...]
+    is_numbered: bool = True
 
 
 def find_unets(data: Any, weights: Weights = "auto") -> Checkpoint:
@@ -156,7 +158,8 @@ def _online(state: Any, version: str | None, options: ImagenOptions, left_out: t
     names: State = {}
     for key, value in state.items():
         _put(names, _WRAPPERS.sub("", _WRAPPERS.sub("", key)), value, key)
-    if not any(name.startswith("unets.") for name in names):
+    is_numbered = any(name.startswith("unets.") for name in names)
+    if not is_numbered:
         names = {f"unets.0.{name}": value for name, value in names.items()}
     unets: dict[int, State] = {}
     for name, value in names.items():
@@ -166,7 +169,7 @@ def _online(state: Any, version: str | None, options: ImagenOptions, left_out: t
         unets.setdefault(int(match[1]), {})[match[2]] = value
     # A cascade that is trained stage by stage, in files of their own, has these in the other stages' places.
     real = {number: unet for number, unet in sorted(unets.items()) if set(unet) != {_PLACEHOLDER}}
-    return Checkpoint(real, dict.fromkeys(real, "online"), version, options, left_out)
+    return Checkpoint(real, dict.fromkeys(real, "online"), version, options, left_out, is_numbered)
 
 
 def _has_names(value: Any) -> bool:

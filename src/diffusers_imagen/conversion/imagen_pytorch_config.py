@@ -271,15 +271,17 @@ def _downsample_type(state: State) -> str:
 
 
 def _feed_forward_mult(state: State) -> float:
-    """Return the smallest-looking factor that gives all levels' hidden widths, which are rounded down."""
-    pattern = r"(downs\.\d+\.3\.layers\.0\.1\.1)\.weight"
+    """Return a factor, of few digits where there is one, that gives all hidden widths, which are rounded down."""
+    # In the middle it is 2, whatever was asked for.
+    pattern = r"((?:downs|ups)\.\d+\.\d+\.layers\.0\.1\.1)\.weight"
     names = [f"{prefix}.weight" for prefix in _prefixes(state, pattern)]
     # After linear attention it is a convolution of one pixel.
     pairs = [_shape(state, name, 4 if state[name].ndim == 4 else 2)[:2] for name in names]
     if not pairs:
         return 2.0
-    hidden, width = max(pairs, key=lambda pair: pair[1])
-    for mult in (*(round(hidden / width, digits) for digits in range(4)), hidden / width, (hidden + 0.5) / width):
+    low, high = max(inner / dim for inner, dim in pairs), min((inner + 1) / dim for inner, dim in pairs)
+    middle = (low + high) / 2
+    for mult in (*(round(middle, digits) for digits in range(7)), low, middle):
         if all(int(dim * mult) == inner for inner, dim in pairs):
             return float(mult)
     raise ValueError(f"the feed-forwards' widths {pairs} have no common factor.")

@@ -202,10 +202,14 @@ def stored_options(kind: Any, parameters: Any) -> ImagenOptions:
 def unet_options(parameters: Any) -> UnetOptions:
     """Return what a U-Net's keyword arguments say; imagen-pytorch's own defaults where they are silent.
 
+    A placeholder for a U-Net that is elsewhere says nothing.
+
     Raises:
         ValueError: what is no mapping from names, or a value that cannot be.
     """
     parameters = _mapping("the configuration of a U-Net", parameters)
+    if parameters.get("is_null") is True:
+        return UnetOptions()
     names = [item.name for item in fields(UnetOptions)]
     defaults = {name: USUAL[name] for name in names if name in USUAL}
     given = {name: parameters[name] for name in names if name in parameters}

@@ -15,28 +15,31 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffusers_imagen.conversion.imagen_pytorch import ConvertedCascade, ConvertedStage, export_imagen_pytorch
+from diffusers_imagen.conversion.imagen_pytorch_keys import their_name
 from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from diffusers_imagen.pipelines.stage_settings import STAGES
 
 
-def converted_unet(stage: ConvertedStage) -> ImagenPytorchUNet2DConditionModel:
+def converted_unet(stage: ConvertedStage, name: str = "the stage") -> ImagenPytorchUNet2DConditionModel:
     """Return a stage's U-Net, in evaluation mode, with the very tensors that the conversion holds.
 
     Args:
         stage: its configuration and weights.
+        name: the stage's, for messages.
 
     Raises:
-        ValueError: weights that are missing, unknown or of a wrong shape.
+        ValueError: weights that are missing, unknown or of a wrong shape, by imagen-pytorch's names.
     """
     with torch.device("meta"):
         unet = ImagenPytorchUNet2DConditionModel(**stage.config)
     wanted = {name: tensor.shape for name, tensor in unet.state_dict().items()}
     missing, unknown = sorted(set(wanted) - set(stage.state)), sorted(set(stage.state) - set(wanted))
-    misshapen = [name for name, shape in wanted.items() if name in stage.state and stage.state[name].shape != shape]
-    for kind, names in (("missing", missing), ("unknown", unknown), ("of a wrong shape", misshapen)):
-        if names:
-            raise ValueError(f"{len(names)} weights are {kind}, such as {', '.join(names[:3])}; no cascade was made.")
+    misshapen = [key for key, shape in wanted.items() if key in stage.state and stage.state[key].shape != shape]
+    for kind, keys in (("missing", missing), ("unknown", unknown), ("of a wrong shape", misshapen)):
+        if keys:
+            such = ", ".join(f"`{their_name(key)}`" for key in keys[:3])
+            raise ValueError(f"weights of {name}'s U-Net are {kind}, {len(keys)} of them, such as {such}.")
     unet.load_state_dict(stage.state, assign=True)
     return unet.eval()
 
@@ -61,7 +64,7 @@ def converted_cascade(
     parts: dict[str, Any] = dict.fromkeys(["sr_unet_1", "sr_scheduler_1", "sr_unet_2", "sr_scheduler_2"])
     for name, stage in converted.stages.items():
         unet_part = "unet" if name == "base" else name.replace("sr_", "sr_unet_")
-        parts[unet_part] = converted_unet(stage)
+        parts[unet_part] = converted_unet(stage, name)
         parts[unet_part.replace("unet", "scheduler")] = _scheduler(stage.config)
     return ImagenCascadePipeline(
         tokenizer=tokenizer,
@@ -112,7 +115,7 @@ def saved_state_dict(folder: Path) -> dict[str, Tensor]:
         if (folder / part).is_dir():
             config, state = _saved_unet(folder / part)
             # Into a U-Net, to see that they are all there.
-            converted_unet(ConvertedStage(config, state, {}))
+            converted_unet(ConvertedStage(config, state, {}), name)
             stages[name] = (config, state)
     return export_imagen_pytorch(stages)
 

@@ -115,6 +115,8 @@ def _loaded(stage: Any, number: int, given: set[str], options: Mapping[str, Any]
     name = f"stage_{number + 1}"
     if isinstance(stage, str | os.PathLike):
         place = os.fspath(stage)
+        if place.startswith((".", "~", os.sep)) and not Path(place).is_dir():
+            raise ValueError(f"`{name}` is {place!r}, and there is no such folder; check the path.")
         if Path(place).is_dir() and not (Path(place) / kind.config_name).is_file():
             raise ValueError(
                 f"`{name}` is the folder {place!r}, which holds no {kind.config_name}; original files "
@@ -123,7 +125,10 @@ def _loaded(stage: Any, number: int, given: set[str], options: Mapping[str, Any]
         if "safety_checker" not in given:
             given = given - {"feature_extractor"}  # one comes with the other
         _check_class(name, place, number, kind, options)
-        stage = kind.from_pretrained(place, **dict.fromkeys(given), **options, requires_safety_checker=False)
+        try:
+            stage = kind.from_pretrained(place, **dict.fromkeys(given), **options, requires_safety_checker=False)
+        except OSError as error:
+            raise OSError(f"`{name}` is {place!r}, which could not be loaded: {error}") from error
         absent = [] if stage.unet is None else [key for key, item in stage.unet.named_parameters() if item.is_meta]
         if absent:
             raise ValueError(
@@ -131,7 +136,7 @@ def _loaded(stage: Any, number: int, given: set[str], options: Mapping[str, Any]
             )
     if not isinstance(stage, kind):
         raise ValueError(
-            f"`{name}` is a {type(stage).__name__}; give the name, the folder or the object of a {kind.__name__}."
+            f"`{name}` is of class {type(stage).__name__}; give the name, the folder or the object of a {kind.__name__}."
         )
     return stage
 

@@ -22,14 +22,6 @@ def unet_of(stage):
     return unet.eval()
 
 
-@pytest.fixture(params=["usual", "odd"])
-def cascade(request, reference):
-    if request.param == "odd" and "odd" not in reference:
-        assert reference["release"].startswith("minimagen")
-        pytest.skip("MinImagen has none of these options")
-    return reference["odd"] if request.param == "odd" else reference
-
-
 @torch.no_grad()
 def test_a_converted_u_net_predicts_what_its_own_release_does(cascade, make_state, make_inputs):
     unet = unet_of(converted(make_state(cascade["shapes"])).stages["sr_1"])

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curves import slope
 from intervals import Interval, extreme_ratio, median_interval, ratios
@@ -139,10 +140,14 @@ def show(folder: Path, console: Console) -> None:
     curves = [row for row in rows if row.key.startswith("growth_")]
     if curves:
         console.print(_growth_table(curves))
-    summary = [{**vars(verdict), "found": verdict.found._asdict(), "met": verdict.met} for verdict in verdicts]
-    for entry in summary:
-        entry["target"] = entry["target"] if math.isfinite(entry["target"]) else None
+    summary = [_summed_up(verdict) for verdict in verdicts]
     (folder / "summary.json").write_text(json.dumps({"limits": limits, "verdicts": summary}, indent=1) + "\n")
+
+
+def _summed_up(verdict: Verdict) -> dict[str, Any]:
+    has_target = math.isfinite(verdict.target)
+    judged = {"target": verdict.target, "met": verdict.met} if has_target else {"target": None, "met": None}
+    return {**vars(verdict), "found": verdict.found._asdict(), **judged}
 
 
 def wide_console() -> Console:

@@ -24,11 +24,13 @@ def measure(scale: "Scale", threads: int) -> "list[Row]":
     """Time fresh processes in turns; the first of each warms the disk's cache and does not count."""
     from processes import run_alone
     from results import Measurement, Row
+    from timing import rotated
 
     found: dict[str, list[dict[str, float]]] = {what: [] for what in _WORK}
     warmup = 1 if scale.every_variant else 0
     for number in range(warmup + scale.processes):
-        for what in _WORK:
+        # In another order each time: what ran before leaves more or less of the disk in memory.
+        for what in rotated(list(_WORK), number):
             result = run_alone("startup.py", [what, str(threads)], threads)
             if number >= warmup:
                 found[what].append(result)

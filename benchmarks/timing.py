@@ -2,7 +2,7 @@
 """Time several functions in turns, so that whatever else the machine does meets all of them alike."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -33,9 +33,14 @@ def interleave(
     for number in range(rounds.most):
         if number >= rounds.least and time.perf_counter() - started > rounds.seconds:
             break
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        for name in rotated(names, number):
             begin = clock()
             functions[name]()
             seconds[name].append(clock() - begin)
     return seconds
+
+
+def rotated(names: Sequence[str], number: int) -> list[str]:
+    """Return the names in the order of a round: each round begins with the next one."""
+    first = number % len(names)
+    return [*names[first:], *names[:first]]

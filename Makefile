@@ -1,5 +1,6 @@
 # make demo    an environment, the package, two pictures in outputs/
 # make test    an environment, the package with its test extra, the tests
+# make test-slow   what takes longer: kills, damage and several processes, with their counts
 # make check   the linters and the tests, as CI runs them
 # make bench   an environment with the peers, this package against them: 40 minutes; bench-quick: tiny models
 # make peers   an environment with imagen-pytorch and MinImagen, releases side by side; converted weights against them
@@ -19,7 +20,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -rP
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

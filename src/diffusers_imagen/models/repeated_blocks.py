@@ -15,27 +15,29 @@ from diffusers_imagen.models.packing import refuse_packed
 
 
 class RepeatedBlocksModel(ModelMixin):
-    """A model whose repeated blocks are compiled without getting into each other's way."""
+    """A model whose repeated blocks may be compiled for as many shapes as PyTorch allows."""
 
     def compile_repeated_blocks(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the blocks one by one, each on its own account.
+        """Compile the blocks one by one, those of one shape together.
 
-        PyTorch allows eight variants (`torch._dynamo.config.recompile_limit`) of a function, which all blocks of all U-Nets
-        share: less than the shapes of a cascade's. With PyTorch 2.13 every block has eight of its own; before, raise the
-        limit, or leave `fullgraph=True` out.
+        PyTorch keeps eight variants of a function (`torch._dynamo.config.recompile_limit`), which the blocks of all U-Nets
+        share: fewer than they have shapes. Here they may have as many as it keeps at all
+        (`accumulated_recompile_limit`). PyTorch before 2.13 takes no such number; raise the limit itself there.
 
         Args:
             *args: as `torch.compile` takes them.
-            **kwargs: likewise; `isolate_recompiles=False` lets blocks share their variants again.
+            **kwargs: likewise; `recompile_limit` is the number of variants.
 
         Raises:
             ValueError: a model whose weights are packed, or one without such blocks.
         """
         refuse_packed(self)
-        alone = (
-            {"isolate_recompiles": True} if "isolate_recompiles" in inspect.signature(torch.compile).parameters else {}
-        )
-        super().compile_repeated_blocks(*args, **alone | kwargs)
+        if "recompile_limit" in inspect.signature(torch.compile).parameters:
+            # Only here: it brings the compiler along.
+            from torch.compiler.config import accumulated_recompile_limit
+
+            kwargs = {"recompile_limit": accumulated_recompile_limit} | kwargs
+        super().compile_repeated_blocks(*args, **kwargs)
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:

@@ -135,11 +135,10 @@ def pack_layers(module: nn.Module) -> None:
     if any(part._compiled_call_impl is not None for part in module.modules()):
         raise ValueError(f"{COMPILED}, and this one is compiled; load it anew to pack it.")
     layers = list(_packable(module))
-    for parent, name in layers:
+    for parent, name, _ in layers:
         _check(parent.get_parameter(f"{name}.weight"))
-    for parent, name in layers:
-        layer = parent.get_submodule(name)
-        setattr(parent, name, _packed_class(layer)(layer))
+    for parent, name, packed_class in layers:
+        setattr(parent, name, packed_class(parent.get_submodule(name)))
 
 
 def unpack_layers(module: nn.Module) -> None:
@@ -161,11 +160,12 @@ def refuse_packed(module: nn.Module) -> None:
         raise ValueError(f"{COMPILED}; call `unpack_weights()` first, or do not compile it.")
 
 
-def _packable(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Give the layers to pack, each by the module that it is in and its name there."""
+def _packable(module: nn.Module) -> Iterator[tuple[nn.Module, str, type[PackedLayer]]]:
+    """Give the layers to pack, each by the module that it is in and its name there, and what stands in for it."""
     for name, child in module.named_children():
-        if _packed_class(child) is not None:
-            yield module, name
+        packed_class = _packed_class(child)
+        if packed_class is not None:
+            yield module, name, packed_class
         elif not hasattr(child, "base_layer"):
             # PEFT's layers have the layer that they adapt by that name, and need its weight.
             yield from _packable(child)

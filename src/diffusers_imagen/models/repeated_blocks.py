@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
+from torch.compiler import config as compiler_config
 
 from diffusers_imagen.models.packing import refuse_packed
 
@@ -33,10 +34,7 @@ class RepeatedBlocksModel(ModelMixin):
         """
         refuse_packed(self)
         if "recompile_limit" in inspect.signature(torch.compile).parameters:
-            # Only here: it brings the compiler along.
-            from torch.compiler.config import accumulated_recompile_limit
-
-            kwargs = {"recompile_limit": accumulated_recompile_limit} | kwargs
+            kwargs = {"recompile_limit": compiler_config.accumulated_recompile_limit} | kwargs
         super().compile_repeated_blocks(*args, **kwargs)
 
 

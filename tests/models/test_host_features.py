@@ -108,14 +108,6 @@ def test_compiled_blocks_may_have_more_shapes_than_pytorch_has_variants_by_defau
     torch.compiler.reset()
 
 
-@pytest.mark.slow
-def test_the_compiler_s_code_computes_the_same(smallest, inputs_of):
-    inputs = inputs_of(smallest)
-    expected = run(smallest, inputs)
-    torch.testing.assert_close(run(torch.compile(smallest, fullgraph=True), inputs), expected, rtol=0, atol=1e-5)
-    torch.compiler.reset()
-
-
 def test_a_backend_set_on_the_model_or_around_it_is_the_same(unet, inputs_of):
     inputs = inputs_of(unet)
     expected = run(unet, inputs)

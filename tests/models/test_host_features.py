@@ -98,6 +98,16 @@ def test_compiled_repeated_blocks_compute_the_same_and_are_not_compiled_again(sm
     torch.compiler.reset()
 
 
+def test_compiled_blocks_may_have_more_shapes_than_pytorch_has_variants_by_default(smallest, inputs_of):
+    inputs = inputs_of(smallest)
+    expected = run(smallest, inputs)
+    smallest.compile_repeated_blocks(fullgraph=True, backend="eager")
+    # Blocks of two widths: together they need more than one.
+    with torch._dynamo.config.patch(recompile_limit=1):
+        torch.testing.assert_close(run(smallest, inputs), expected, rtol=0, atol=1e-5)
+    torch.compiler.reset()
+
+
 def test_a_backend_set_on_the_model_or_around_it_is_the_same(unet, inputs_of):
     inputs = inputs_of(unet)
     expected = run(unet, inputs)

@@ -99,3 +99,25 @@ def test_a_packed_unet_saves_and_loads(unet, tmp_path):
 def test_weights_that_cannot_be_packed_are_refused():
     with pytest.raises(ValueError, match="float64 on cpu"):
         pack_layers(layers().double())
+
+
+@torch.no_grad()
+def test_a_compiled_function_computes_the_same_with_packed_layers_or_says_why_it_cannot():
+    layer = nn.Sequential(nn.Linear(16, 32, bias=False))
+    pack_layers(layer)
+    x = torch.ones(2, 16)
+    expected = layer(x)
+    torch.compiler.reset()
+    assert torch.equal(torch.compile(layer, backend="eager")(x), expected)
+    torch.compiler.reset()
+    with pytest.raises(RuntimeError, match="call `unpack_weights"):
+        torch.compile(layer, backend="eager", fullgraph=True)(x)
+    torch.compiler.reset()
+
+
+def test_a_layer_that_computes_something_else_is_left_alone():
+    packed = layers()
+    packed["linear"].forward = lambda x: x + 1
+    packed["reflecting"] = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+    pack_layers(packed)
+    assert [type(packed[name]) for name in ("linear", "reflecting", "conv")] == [nn.Linear, nn.Conv2d, PackedConv2d]

@@ -13,6 +13,7 @@ from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor, nn
 
 from diffusers_imagen.models.adapter_files import adapter_names_in
+from diffusers_imagen.models.packing import unpack_layers
 
 _COMPONENTS = ("unet", "sr_unet_1", "sr_unet_2")
 
@@ -41,7 +42,7 @@ class AdapterModel(PeftAdapterMixin):
             OSError: no safetensors file there.
         """
         check_adapter_name(kwargs.get("adapter_name"))
-        self._check_storage()
+        self._ready_for_adapter()
         source = pretrained_model_name_or_path_or_dict
         if isinstance(source, dict):
             names = list(source)
@@ -68,7 +69,7 @@ class AdapterModel(PeftAdapterMixin):
             ValueError: a name that is in use or cannot be, or weights that are stored in eight bits already.
         """
         check_adapter_name(adapter_name)
-        self._check_storage()
+        self._ready_for_adapter()
         super().add_adapter(adapter_config, adapter_name)
 
     def set_adapters(self, adapter_names: list[str] | str, weights: Any = None) -> None:
@@ -85,11 +86,12 @@ class AdapterModel(PeftAdapterMixin):
         given = [self._by_layer(weight) for weight in (weights if isinstance(weights, list) else [weights])]
         super().set_adapters(adapter_names, given if isinstance(weights, list) else given[0])
 
-    def _check_storage(self) -> None:
+    def _ready_for_adapter(self) -> None:
+        if not isinstance(self, nn.Module):
+            return
+        unpack_layers(self)
         # PEFT would give an adapter the same eight bits, in which nothing can be computed.
-        if isinstance(self, nn.Module) and any(
-            weight.is_floating_point() and weight.element_size() == 1 for weight in self.parameters()
-        ):
+        if any(weight.is_floating_point() and weight.element_size() == 1 for weight in self.parameters()):
             raise ValueError(
                 f"The weights of this {type(self).__name__} are stored in eight bits; load or add adapters before "
                 "`enable_layerwise_casting`, which leaves them as they are."

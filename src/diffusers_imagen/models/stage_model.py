@@ -74,10 +74,11 @@ def stage_shape(unet: Any) -> StageShape:
     Raises:
         ValueError: a U-Net of a family that no adapter knows.
     """
-    if isinstance(unet, DeepFloydUNet2DConditionModel):
-        return deepfloyd_shape(unet)
-    if isinstance(unet, ImagenUNet | ImagenPytorchUNet2DConditionModel):
-        config = unet.config
+    model = _uncompiled(unet)
+    if isinstance(model, DeepFloydUNet2DConditionModel):
+        return deepfloyd_shape(model)
+    if isinstance(model, ImagenUNet | ImagenPytorchUNet2DConditionModel):
+        config = model.config
         return StageShape(
             channels=config.in_channels,
             enlarges=config.low_res_channels > 0,
@@ -95,18 +96,23 @@ def stage_model_for(unet: Any, noise: Mapping[str, Any] | None = None) -> StageM
     """Return the adapter for a U-Net.
 
     Args:
-        unet: a U-Net of this package.
+        unet: a U-Net of this package, or what `torch.compile` makes of it.
         noise: the noise process of a U-Net whose configuration does not say what it was trained on, as its adapter
             takes it.
 
     Raises:
         ValueError: a U-Net of a family that no adapter knows.
     """
-    stage_shape(unet)
-    if isinstance(unet, DeepFloydUNet2DConditionModel):
+    shape, model = stage_shape(unet), _uncompiled(unet)
+    if isinstance(model, DeepFloydUNet2DConditionModel):
         return DeepFloydStageModel(unet, noise)
     if noise is not None:
         raise ValueError(
-            f"`noise` is {noise}, but {type(unet).__name__} says in its own config what it was trained on; leave it."
+            f"`noise` is {noise}, but {type(model).__name__} says in its own config what it was trained on; leave it."
         )
-    return ImagenStageModel(unet) if isinstance(unet, ImagenUNet) else ImagenPytorchStageModel(unet, stage_shape(unet))
+    return ImagenStageModel(unet) if isinstance(model, ImagenUNet) else ImagenPytorchStageModel(unet, shape)
+
+
+def _uncompiled(unet: Any) -> Any:
+    """Return the U-Net that `torch.compile(unet)` has wrapped, which is called through the wrapper."""
+    return getattr(unet, "_orig_mod", unet)

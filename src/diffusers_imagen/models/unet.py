@@ -24,7 +24,8 @@ from diffusers_imagen.models.attention import ImagenAttentionBlock, TextKeys
 from diffusers_imagen.models.blocks import Downsample, ImagenBlock, ImagenResBlock, Upsample
 from diffusers_imagen.models.embeddings import ScalarEmbedding, TextAdapter
 from diffusers_imagen.models.initialisation import zeroed
-from diffusers_imagen.models.packing import pack_layers, unpack_layers
+from diffusers_imagen.models.packed_model import PackableModel
+from diffusers_imagen.models.repeated_blocks import RepeatedBlocksModel
 from diffusers_imagen.models.stored_model import StoredModel
 from diffusers_imagen.models.unet_config import check_unet_config
 
@@ -44,7 +45,7 @@ class TextMemo:
     keys: dict[nn.Module, TextKeys] = field(default_factory=dict)
 
 
-class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, AdapterModel):
+class ImagenUNet(PackableModel, RepeatedBlocksModel, StoredModel, AttentionMixin, ConfigMixin, AdapterModel):
     """Predict the noise process' target from a noisy image, its noise level and a text.
 
     The constructor's arguments belong to the public subclasses, since Diffusers saves what it reads in their
@@ -71,7 +72,6 @@ class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, AdapterModel):
         channels = list(config.block_out_channels)
         T = config.conditioning_dim
         self.gradient_checkpointing = False
-        self._is_packed = False
 
         self.time_embedding = ScalarEmbedding(T)
         self.target_embedding = ScalarEmbedding(T, zero_init=True) if config.flow_map else None
@@ -280,36 +280,6 @@ class ImagenUNet(StoredModel, AttentionMixin, ConfigMixin, AdapterModel):
         t = torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(batch) / 1000
         schedule = self.noise_process.schedule
         return (schedule.log_snr_max - schedule.log_snr(t)) / (schedule.log_snr_max - schedule.log_snr_min)
-
-    def pack_weights(self) -> None:
-        """Reorder the weights once for drawing on the CPU, instead of in every call.
-
-        Pictures stay the same (bfloat16: to the bit; float32: linear layers round otherwise), memory too. Moving the
-        U-Net, changing its precision and training it undo the packing; so does `unpack_weights`, before a LoRA is
-        attached, say. Call it again for a U-Net that is packed, to no effect.
-
-        Raises:
-            ValueError: weights that are not float32 or bfloat16 on the CPU.
-        """
-        pack_layers(self)
-        self._is_packed = True
-
-    def unpack_weights(self) -> None:
-        """Undo `pack_weights`."""
-        if self._is_packed:
-            unpack_layers(self)
-            self._is_packed = False
-
-    def train(self, mode: bool = True) -> "ImagenUNet":
-        """Set training or evaluation mode; training needs unpacked weights."""
-        if mode:
-            self.unpack_weights()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ImagenUNet":
-        # What `to`, `cuda`, `float` and their like go through.
-        self.unpack_weights()
-        return super()._apply(fn, recurse)
 
     @property
     def size_multiple(self) -> int:

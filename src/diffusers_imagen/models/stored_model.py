@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers_imagen.models.spared_memory import SparingModel
 
 NOTE = "_weights"
 BLOCK_BYTES = 1 << 20
 MOST_BLOCKS = 64
 
 
-class StoredModel(ModelMixin):
+class StoredModel(SparingModel):
     """A model of Diffusers that checks what it is loaded from."""
 
     def save_pretrained(

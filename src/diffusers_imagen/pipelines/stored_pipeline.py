@@ -5,15 +5,18 @@ import inspect
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.hooks import apply_group_offloading
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors import SafetensorError
 from torch import nn
 
+from diffusers_imagen.models.spared_memory import new_folder, untie_weights
 from diffusers_imagen.pipelines.adapters import saved_without_adapters
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
 from diffusers_imagen.pipelines.loading import check_saved_schedulers, check_text_weights, checkpoint_place, unreadable
@@ -199,6 +202,55 @@ class StoredPipeline(DiffusionPipeline):
         self.register_modules(**super().components)
         with saved_without_adapters({name: model for name, model in self._models.items() if "unet" in name}):
             super().save_pretrained(save_directory, **kwargs)
+
+    def enable_group_offload(
+        self,
+        onload_device: torch.device,
+        offload_device: torch.device = torch.device("cpu"),  # noqa: B008 (Diffusers' own default)
+        offload_type: str = "block_level",
+        num_blocks_per_group: int | None = None,
+        non_blocking: bool = False,
+        use_stream: bool = False,
+        record_stream: bool = False,
+        low_cpu_mem_usage: bool = False,
+        offload_to_disk_path: str | os.PathLike[str] | None = None,
+        exclude_modules: str | list[str] | None = None,
+    ) -> None:
+        """Keep the weights of all models elsewhere and bring them in group by group.
+
+        Args:
+            onload_device: as `DiffusionPipeline.enable_group_offload` takes it, like all that follow.
+            offload_device: likewise.
+            offload_type: likewise.
+            num_blocks_per_group: likewise.
+            non_blocking: likewise.
+            use_stream: likewise.
+            record_stream: likewise.
+            low_cpu_mem_usage: likewise.
+            offload_to_disk_path: likewise; each model gets a new folder in it.
+            exclude_modules: likewise.
+        """
+        left_out = [exclude_modules] if isinstance(exclude_modules, str) else exclude_modules or []
+        for name, model in super().components.items():
+            if not isinstance(model, nn.Module):
+                continue
+            if name in left_out:
+                model.to(onload_device)
+                continue
+            if offload_to_disk_path is not None:
+                untie_weights(model)
+            offload = getattr(model, "enable_group_offload", partial(apply_group_offloading, model))
+            offload(
+                onload_device=onload_device,
+                offload_device=offload_device,
+                offload_type=offload_type,
+                num_blocks_per_group=num_blocks_per_group,
+                non_blocking=non_blocking,
+                use_stream=use_stream,
+                record_stream=record_stream,
+                low_cpu_mem_usage=low_cpu_mem_usage,
+                offload_to_disk_path=None if offload_to_disk_path is None else new_folder(offload_to_disk_path, name),
+            )
 
     def enable_model_disk_offload(
         self, offload_folder: str | os.PathLike[str] | None = None, device: str | torch.device | None = None

@@ -6,20 +6,19 @@ import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.hooks import apply_group_offloading
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from safetensors import SafetensorError
 from torch import nn
 
 from diffusers_imagen.models.spared_memory import new_folder, untie_weights
 from diffusers_imagen.pipelines.adapters import saved_without_adapters
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
-from diffusers_imagen.pipelines.loading import check_saved_schedulers, check_text_weights, checkpoint_place, unreadable
+from diffusers_imagen.pipelines.load_failures import load_failure
+from diffusers_imagen.pipelines.loading import check_saved_schedulers, check_text_weights, checkpoint_place
 from diffusers_imagen.pipelines.stage_settings import saved_settings
 from diffusers_imagen.pipelines.weights import align_weights
 
@@ -65,13 +64,16 @@ class StoredPipeline(DiffusionPipeline):
             **kwargs: as `DiffusionPipeline.from_pretrained` takes them.
 
         Raises:
-            OSError: no checkpoint there, or a damaged one.
+            OSError: no checkpoint there, or a damaged one, naming the file or the component.
         """
         place = checkpoint_place(pretrained_model_name_or_path, cls.config_name)
         try:
             return super().from_pretrained(place, **kwargs)
-        except (OSError, SafetensorError, JSONDecodeError, TypeError, AttributeError, RuntimeError) as error:
-            raise unreadable(place, error, kwargs) from error
+        except Exception as error:
+            failure = load_failure(place, cls.config_name, error, kwargs)
+            if failure is None:
+                raise
+            raise failure from error
 
     def register_modules(self, **kwargs: Any) -> None:
         """Take components as Diffusers does, unless the text encoder's file holds another model."""

@@ -148,6 +148,8 @@ class StoredPipeline(DiffusionPipeline):
                 `push_to_hub` takes it.
         """
         pushed = kwargs.pop("push_to_hub", False)
+        if pushed:
+            _check_subfolder(kwargs.pop("subfolder", None))
         target = {name: kwargs.pop(name) for name in _PUSH_ARGUMENTS if name in kwargs}
         self._save(save_directory, **kwargs)
         if pushed:
@@ -163,6 +165,7 @@ class StoredPipeline(DiffusionPipeline):
         safe_serialization: bool = True,
         variant: str | None = None,
         max_shard_size: int | str | None = None,
+        subfolder: str | None = None,
         card: "CardFacts | None" = None,
     ) -> str:
         """Upload the cascade with its model card in one commit.
@@ -176,6 +179,7 @@ class StoredPipeline(DiffusionPipeline):
             safe_serialization: only `True`: pickles are not published.
             variant: put into the names of the files of weights, such as "fp16".
             max_shard_size: of a file of weights, such as "5GB".
+            subfolder: only `None`: Diffusers loads no pipeline from a folder within a repository.
             card: what the model card says that no file knows: licences, data, training, evaluation, pictures. A card on
                 the Hub that somebody has edited stays.
 
@@ -183,9 +187,10 @@ class StoredPipeline(DiffusionPipeline):
             The commit's address.
 
         Raises:
-            ValueError: a name that is none, or facts that cannot be read, before anything is sent.
+            ValueError: a name that is none, a subfolder, or facts that cannot be read, before anything is sent.
             OSError: from the Hub, which is then as before.
         """
+        _check_subfolder(subfolder)
         if not safe_serialization:
             raise ValueError(
                 "`safe_serialization` is False, but pickles may run code and are not published; leave it out."
@@ -300,6 +305,14 @@ class StoredPipeline(DiffusionPipeline):
         """Lay out the weights of a model that is about to run; before that they stay in their file."""
         if self._disk_offload is None and self._execution_device.type == "cpu":
             align_weights(model)
+
+
+def _check_subfolder(subfolder: str | None) -> None:
+    if subfolder is not None:
+        raise ValueError(
+            f"`subfolder` is {subfolder!r}, but Diffusers loads no pipeline from a folder within a repository; leave it out, "
+            "and give each cascade a repository of its own."
+        )
 
 
 _PUSH_ARGUMENTS = ("repo_id", "commit_message", "private", "token", "create_pr", "card")

@@ -108,7 +108,9 @@ def evaluation_rows(evaluation: Path | Mapping[str, float]) -> list[tuple[str, .
         ValueError: something else.
     """
     try:
-        report = evaluation if isinstance(evaluation, Mapping) else json.loads(evaluation.read_text(encoding="utf-8"))
+        report: Any = evaluation
+        if isinstance(evaluation, Path):
+            report = json.loads(evaluation.read_text(encoding="utf-8"))
         if "scores" not in report:
             return [(str(name), f"{float(value):.4g}", "") for name, value in report.items()]
         suite = report["suite"]

@@ -62,6 +62,37 @@ def test_push_refuses_exchanged_weights_before_it_sends_anything(run, folder, ma
     assert f"unet/{name} is not the file that was saved" in result.err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer/tokenizer.json", '{"version": "1.0", "trunc', "tokenizer/tokenizer.json cannot be read"),
+        ("tokenizer/tokenizer.json", None, "tokenizer cannot be loaded as transformers."),
+        (
+            "scheduler/scheduler_config.json",
+            '{"num_train_timesteps": "x"}',
+            "scheduler cannot be loaded as diffusers.",
+        ),
+    ],
+)
+def test_push_refuses_what_no_scheduler_or_tokenizer_can_be_made_of(run, folder, name, content, message):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    result = run("push", folder, "me/cats", "--dry-run")
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith(f"diffusers-imagen: {message}")
+
+
+def test_a_built_in_cascade_goes_by_its_name(run, folder, monkeypatch):
+    # The name alone is tested; unpacking has tests of its own.
+    monkeypatch.setattr("diffusers_imagen.cli.text_folder.builtin_path", {"imagen-emoji": folder}.__getitem__)
+    card = run("card", "imagen-emoji", "--repo", "me/emoji")
+    assert card.out == run("card", folder, "--repo", "me/emoji").out
+    assert "unet/config.json" in run("push", "imagen-emoji", "me/emoji", "--dry-run").out
+    assert run("export-remote-code", "imagen-emoji", "-o", folder.parent / "copy").code == 0
+    assert (folder.parent / "copy/pipeline.py").is_file()
+
+
 def test_push_without_the_hub_is_told_in_one_line(run, folder):
     result = run("push", folder, "me/cats")
     assert result.code == 2

@@ -63,6 +63,8 @@ note("unet", lambda: pipe.unet.push_to_hub("me/unet"))
 note("program", lambda: program("push", folder, "me/program"))
 note("request", lambda: pipe.push_to_hub("me/request", create_pr=True, private=True).pr_url)
 note("pickles", lambda: pipe.push_to_hub("me/pickles", safe_serialization=False))
+note("subfolder", lambda: pipe.push_to_hub("me/subfolder", subfolder="x"))
+note("saved subfolder", lambda: pipe.save_pretrained(work / "below", push_to_hub=True, subfolder="x"))
 note("no name", lambda: pipe.push_to_hub("me/too/deep"))
 
 note("parts", lambda: pipe.push_to_hub("me/parts", max_shard_size="20KB"))

@@ -1,6 +1,8 @@
 """The model card: what it says, and that an edited one is told from one that nobody touched."""
 
+import ast
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -8,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from diffusers_imagen.hub.card import is_edited, model_card, with_repository
 from diffusers_imagen.hub.facts import CardFacts, evaluation_rows, read_facts, training_rows
+from diffusers_imagen.hub.remote_code import export_cascade
 from diffusers_imagen.hub.saved_cascade import read_cascade
 
 
@@ -81,6 +84,26 @@ def test_a_report_of_an_evaluation_becomes_rows(tmp_path):
         ("Frechet distance, judge features", "1.5", "4 model to 8 real pictures"),
         ("agreement with the text, model", "0.250", "cats"),
     ]
+
+
+def test_an_evaluation_may_be_numbers_by_name(cascade, tmp_path):
+    (tmp_path / "facts.yaml").write_text('evaluation: {"FID": 12.3, "CLIP": 0.31}')
+    facts = read_facts(tmp_path / "facts.yaml")
+    assert facts == CardFacts(evaluation={"FID": 12.3, "CLIP": 0.31})
+    assert "| FID | 12.3 |  |\n| CLIP | 0.31 |  |" in model_card(cascade, facts)
+    for wrong in ({"FID": "good"}, {"FID": None}):
+        with pytest.raises(ValueError, match=r"`evaluation` is .*neither a report"):
+            CardFacts(evaluation=wrong)
+
+
+def test_the_code_for_people_without_the_package_runs_by_itself(make_cascade, tmp_path):
+    make_cascade(1).save_pretrained(tmp_path / "plain")
+    export_cascade(tmp_path / "plain", tmp_path / "exported")
+    card = model_card(read_cascade(tmp_path / "exported"), CardFacts(), "me/cats")
+    _, code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names = {"DiffusionPipeline", "pipe"}
+    assert {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)} == names
+    assert "from diffusers import DiffusionPipeline\n" in code
 
 
 def test_an_edit_is_seen_and_reformatting_is_none(cascade):

@@ -167,6 +167,20 @@ def test_pickles_and_impossible_names_are_refused_before_anything_is_sent(hub, p
     assert "me/pickles" not in hub.store.branches
 
 
+def test_a_folder_within_a_repository_is_refused(hub, pushed):
+    for name in ("subfolder", "saved subfolder"):
+        assert pushed[name].startswith("ValueError: `subfolder` is 'x'")
+    assert not {"me/subfolder", "me/below"} & set(hub.store.branches)
+
+
+@pytest.mark.parametrize("repo", ["me/pushed", "me/program"])
+def test_no_place_on_this_machine_is_published(hub, pushed, cascade_folder, repo):
+    for path, content in hub.store.files(repo).items():
+        if path.endswith(".json"):
+            assert "_name_or_path" not in json.loads(content), path
+        assert str(cascade_folder).encode() not in content, path
+
+
 def test_a_pull_request_leaves_the_main_branch_and_a_new_repository_may_be_private(hub, pushed):
     assert pushed["request"] == f"{hub.url}/me/request/discussions/1"
     assert hub.store.files("me/request") == {}

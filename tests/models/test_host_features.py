@@ -41,6 +41,20 @@ def test_weights_offloaded_in_groups_come_back_for_every_block(unet, inputs_of, 
     assert torch.equal(run(unet, inputs), expected)
 
 
+def test_a_folder_with_another_model_s_groups_is_not_read(unet, inputs_of, tmp_path):
+    inputs = inputs_of(unet)
+    other = copy.deepcopy(unet)
+    for weight in other.parameters():
+        weight.data *= 0.9
+    expected = run(other, inputs)
+    unet.enable_group_offload("cpu", offload_to_disk_path=tmp_path, **BLOCKS)
+    first = set(tmp_path.iterdir())
+    other.enable_group_offload("cpu", offload_to_disk_path=tmp_path, **BLOCKS)
+    (beside,) = set(tmp_path.iterdir()) - first
+    assert beside.name.startswith(type(unet).__name__)
+    assert torch.equal(run(other, inputs), expected)
+
+
 def test_groups_may_be_stored_in_half_precision_as_well(unet, inputs_of):
     inputs = inputs_of(unet)
     expected = run(unet, inputs)

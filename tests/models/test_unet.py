@@ -1,8 +1,10 @@
 import pytest
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_processor import AttnProcessor2_0
 from peft import LoraConfig
 
+from diffusers_imagen.models.attention import ImagenAttnProcessor
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 
 
@@ -222,3 +224,31 @@ def test_a_missing_low_res_is_refused(enlargement, inputs_of):
 def test_impossible_configurations_are_refused(change, message, tiny_config):
     with pytest.raises(ValueError, match=message):
         ImagenUNet2DConditionModel(**{"sample_size": 16, "patch_size": 1} | tiny_config | change)
+
+
+def test_attention_takes_processors_of_its_own_kind_alone(unet, inputs_of):
+    class Louder(ImagenAttnProcessor):
+        def __call__(self, *args, **kwargs):
+            return 2 * super().__call__(*args, **kwargs)
+
+    inputs = inputs_of(unet)
+    with torch.no_grad():
+        expected = unet(**inputs).sample
+        with pytest.raises(ValueError, match="`processor` is a AttnProcessor2_0, which does not fit"):
+            unet.set_attn_processor(AttnProcessor2_0())
+        assert torch.equal(unet(**inputs).sample, expected)
+        unet.set_attn_processor(dict.fromkeys(unet.attn_processors, Louder()))
+        assert not torch.allclose(unet(**inputs).sample, expected, atol=1e-4)
+        unet.set_attn_processor(ImagenAttnProcessor())
+        assert torch.equal(unet(**inputs).sample, expected)
+
+
+@pytest.mark.parametrize(("dtype", "compute"), [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)])
+def test_eight_bits_are_computed_in_the_precision_that_the_model_has(unet, inputs_of, dtype, compute):
+    unet.to(dtype)
+    with pytest.raises(ValueError, match=rf"`compute_dtype` is {compute}.*`\.to\({compute}\)` first"):
+        unet.enable_layerwise_casting(torch.float8_e4m3fn, compute)
+    unet.to(compute).enable_layerwise_casting(torch.float8_e4m3fn)
+    assert unet.conv_in.weight.dtype == torch.float8_e4m3fn
+    with torch.no_grad():
+        assert unet(**inputs_of(unet, dtype=compute)).sample.isfinite().all()

@@ -64,6 +64,40 @@ def test_a_merged_adapter_is_alpha_over_r_times_b_a_in_every_u_net(adapted):
     assert adapted.num_fused_loras == 0
 
 
+@pytest.mark.parametrize("merged", ["pipeline", "u-net"])
+def test_an_adapter_that_was_merged_weaker_is_as_strong_as_before(adapted, merged):
+    before, weight = draw(adapted), weight_of(adapted)
+    parts = [adapted] if merged == "pipeline" else [adapted.unet, adapted.sr_unet_1]
+    for part in parts:
+        part.fuse_lora(lora_scale=0.5)
+    assert not same(draw(adapted), before)
+    for part in parts:
+        part.unfuse_lora()
+    torch.testing.assert_close(weight_of(adapted), weight, rtol=0, atol=1e-6)
+    assert same(draw(adapted), before)
+
+
+def test_what_was_merged_is_taken_out_whatever_is_set_or_merged_meanwhile(adapted):
+    weight = weight_of(adapted)
+    adapted.fuse_lora(lora_scale=0.5, adapter_names=["style"])
+    adapted.set_adapters("style", 3.0)
+    expected = draw_unmerged(adapted, 3.0)
+    adapted.set_adapters(["style", "line"], [3.0, 1.0])
+    adapted.unet.fuse_lora(lora_scale=0.5, adapter_names=["line"])
+    adapted.set_adapters("style", 3.0)
+    adapted.unfuse_lora()
+    torch.testing.assert_close(weight_of(adapted), weight, rtol=0, atol=1e-5)
+    assert same(draw(adapted), expected)
+
+
+def draw_unmerged(pipe, strength):
+    """Draw with "style" at a strength, with a copy of the pipeline that nothing is merged into."""
+    copied = copy.deepcopy(pipe)
+    copied.unfuse_lora()
+    copied.set_adapters("style", strength)
+    return draw(copied)
+
+
 def test_merging_may_be_weaker_and_for_one_u_net_alone(adapted):
     base = weight_of(adapted, "sr_unet_1")
     expected = closed_form(adapted, "unet", {"style": 0.25})

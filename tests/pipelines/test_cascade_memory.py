@@ -42,6 +42,27 @@ def test_every_model_of_a_cascade_is_offloaded_in_groups(own, expected, tmp_path
         torch.testing.assert_close(draw(own), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [BLOCKS, LEAVES], ids=["blocks", "leaves"])
+def test_models_and_pipelines_may_share_a_folder_for_their_groups(make_cascade, own, cascade_parts, tmp_path, options):
+    # Two enlargements of one shape, whose layers have the same names, and then a changed copy of everything.
+    parts = {name: own.components[name] for name in ("text_encoder", *UNETS)}
+    twin = copy.deepcopy(own.sr_unet_1)
+    twin.register_to_config(sample_size=32)
+    for weight in twin.parameters():
+        weight.data *= 0.9
+    pipes = [make_cascade(3, **copy.deepcopy(parts), sr_unet_2=twin)]
+    pipes.append(make_cascade(3, **copy.deepcopy(parts), sr_unet_2=copy.deepcopy(twin)))
+    for name in ("text_encoder", *UNETS):
+        for weight in getattr(pipes[1], name).parameters():
+            weight.data *= 0.8
+    expected = [draw(pipe) for pipe in pipes]
+    assert not torch.allclose(*expected, atol=1e-2)
+    for pipe in pipes:
+        pipe.enable_group_offload(torch.device("cpu"), offload_to_disk_path=tmp_path / "away", **options)
+    for pipe, before in zip(pipes, expected, strict=True):
+        torch.testing.assert_close(draw(pipe), before, rtol=0, atol=1e-5)
+
+
 def test_the_pipeline_offloads_all_but_what_is_left_out(own, expected):
     own.enable_group_offload("cpu", offload_device="cpu", offload_type="leaf_level", exclude_modules="text_encoder")
     assert {name: hooked(getattr(own, name)) for name in ("text_encoder", *UNETS)} == {

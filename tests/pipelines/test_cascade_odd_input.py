@@ -69,14 +69,6 @@ def test_a_callback_may_return_none_for_a_tensor_but_nothing_else_than_a_dict(ca
         cascade("a cat", callback_on_step_end=lambda *_: torch.zeros(2))
 
 
-@pytest.mark.parametrize(("name", "content"), [("tokenizer/tokenizer.json", "{"), ("model_index.json", "[]")])
-def test_a_damaged_folder_is_named(cascade, tmp_path, name, content):
-    cascade.save_pretrained(tmp_path)
-    (tmp_path / name).write_text(content)
-    with pytest.raises(OSError, match=rf"`pretrained_model_name_or_path` is '{tmp_path}', where .*damaged"):
-        ImagenCascadePipeline.from_pretrained(tmp_path)
-
-
 def test_a_misspelt_name_is_answered_with_the_built_in_ones():
     with pytest.raises(
         OSError, match=r"'imagen-emojy': there is no such folder, it is no built-in cascade \(there is imagen-emoji\)"

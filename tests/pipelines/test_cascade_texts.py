@@ -161,6 +161,15 @@ def test_saved_text_settings_are_used(make_cascade, cascade_parts):
     assert torch.equal(embeds[0, :3], cascade_parts["text_encoder"].get_input_embeddings()(tokens)[0])
 
 
+def test_a_pipeline_without_its_base_encodes_prompts_and_draws_none(make_cascade):
+    whole = make_cascade(2)
+    texts = make_cascade(2, unet=None)
+    for one, other in zip(texts.encode_prompt("a red cat"), whole.encode_prompt("a red cat"), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="`unet` is None, and without a base there is no cascade"):
+        texts("a red cat")
+
+
 def test_a_pipeline_without_u_nets_encodes_prompts_for_one_with_them(make_cascade, seeded):
     whole = make_cascade(2)
     texts = make_cascade(1, unet=None, scheduler=None)

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+import transformers
 
 from diffusers_imagen.text.encoding import TextSettings, encode_text
 
@@ -133,3 +134,17 @@ def test_a_causal_language_model_does_not_compute_words(text_models):
     finally:
         handle.remove()
     assert rows == [1]
+
+
+@pytest.mark.parametrize("name", ["CLIPModel", "ViTModel"])
+def test_a_model_that_does_not_run_on_a_text_alone_is_refused(text_models, name):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    if name == "CLIPModel":
+        config = transformers.CLIPConfig(
+            text_config=small | {"vocab_size": 400}, vision_config=small, projection_dim=8
+        )
+    else:
+        config = transformers.ViTConfig(**small, image_size=8, patch_size=4)
+    model = getattr(transformers, name)(config).eval()
+    with pytest.raises(ValueError, match=rf"`text_encoder` is a {name}, which does not run on a text alone.*CLIPText"):
+        encode_text(["a cat"], text_models("clip")[0], model, TextSettings(max_length=8))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+FOLDER_HELP = "A folder that `save_pretrained` wrote, or the name of a built-in cascade."
 FACTS_HELP = (
     "A YAML file with what no saved file knows: license, licenses (by part), language, base_model, datasets, data, "
     "training, training_logs (by stage), evaluation, pictures, limits."
@@ -14,7 +15,7 @@ FACTS_HELP = (
 
 
 def card(
-    folder: Annotated[Path, typer.Argument(help="A folder that `save_pretrained` wrote.")],
+    folder: Annotated[Path, typer.Argument(help=FOLDER_HELP)],
     facts: Annotated[Path | None, typer.Option(help=FACTS_HELP)] = None,
     repo: Annotated[str | None, typer.Option(help="The Hub repository that it will be pushed to.")] = None,
     output: Annotated[
@@ -23,12 +24,13 @@ def card(
     ] = None,
 ) -> None:
     """Print or write the model card that `diffusers-imagen push` would send; a file that somebody edited is kept."""
+    from diffusers_imagen.cli.text_folder import text_folder
     from diffusers_imagen.hub.card import PICTURES, is_edited, model_card
     from diffusers_imagen.hub.facts import read_facts
     from diffusers_imagen.hub.saved_cascade import read_cascade
 
     known = read_facts(facts)
-    text = model_card(read_cascade(folder), known, repo)
+    text = model_card(read_cascade(text_folder(str(folder))), known, repo)
     if output is None:
         print(text, end="")
         return

@@ -145,6 +145,8 @@ def _usage(cascade: SavedCascade, place: str) -> str:
             "Without the package, with the code that this repository carries (read it first):",
             "",
             "```python",
+            "from diffusers import DiffusionPipeline",
+            "",
             "pipe = DiffusionPipeline.from_pretrained(",
             f'    "{place}", custom_pipeline="pipeline", trust_remote_code=True',
             ")",

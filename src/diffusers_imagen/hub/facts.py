@@ -37,15 +37,19 @@ class CardFacts:
     """How it was trained, in words."""
     training_logs: Mapping[str, Path] = field(default_factory=dict)
     """A `log.jsonl` of `diffusers-imagen train` by stage."""
-    evaluation: Path | None = None
-    """The `report.json` of `diffusers-imagen evaluate`, or a JSON mapping from measures to numbers."""
+    evaluation: Path | Mapping[str, float] | None = None
+    """The `report.json` of `diffusers-imagen evaluate`, or a mapping from measures to numbers, itself or as JSON."""
     pictures: Path | None = None
     """A PNG to show, such as a grid of `diffusers-imagen generate`, which carries its prompts."""
     limits: tuple[str, ...] = ()
     """What it does not do, one sentence each."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.evaluation, Mapping):
+            evaluation_rows(self.evaluation)
         for path in (*self.training_logs.values(), self.evaluation, self.pictures):
+            if isinstance(path, Mapping):
+                continue
             if path is not None and not path.is_file():
                 raise ValueError(f"the card's facts name {str(path)!r}, which is no file; give its path.")
         if self.pictures is not None and self.pictures.suffix.lower() != ".png":
@@ -94,14 +98,19 @@ def training_rows(logs: Mapping[str, Path]) -> list[tuple[str, ...]]:
     return rows
 
 
-def evaluation_rows(path: Path) -> list[tuple[str, ...]]:
+def evaluation_rows(evaluation: Path | Mapping[str, float]) -> list[tuple[str, ...]]:
     """Return measure, value, and what it was measured on, of an evaluation.
 
+    Args:
+        evaluation: `diffusers-imagen evaluate`'s report or a mapping to numbers, or the file of either.
+
     Raises:
-        ValueError: a file that is neither `diffusers-imagen evaluate`'s report nor a mapping to numbers.
+        ValueError: something else.
     """
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report: Any = evaluation
+        if isinstance(evaluation, Path):
+            report = json.loads(evaluation.read_text(encoding="utf-8"))
         if "scores" not in report:
             return [(str(name), f"{float(value):.4g}", "") for name, value in report.items()]
         suite = report["suite"]
@@ -115,7 +124,7 @@ def evaluation_rows(path: Path) -> list[tuple[str, ...]]:
             rows.append((f"agreement with the text, {name}", f"{estimate['value']:.3f}", suite))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"`evaluation` is {str(path)!r}, which is neither a report.json of `diffusers-imagen evaluate` nor a mapping "
+            f"`evaluation` is {str(evaluation)!r}, which is neither a report.json of `diffusers-imagen evaluate` nor a mapping "
             "from measures to numbers."
         ) from error
     return rows
@@ -133,6 +142,8 @@ def _value(name: str, value: Any, folder: Path) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"`{name}` is {value!r}; give a mapping.")
         return {str(key): folder / str(item) if name == "training_logs" else str(item) for key, item in value.items()}
+    if name == "evaluation" and isinstance(value, dict):
+        return {str(key): item for key, item in value.items()}
     if name in ("evaluation", "pictures"):
         return folder / str(value)
     if name in ("language", "datasets", "tags", "limits"):

@@ -5,6 +5,7 @@ Called by the pipeline's `push_to_hub` and by `diffusers-imagen push`. The only 
 Hub.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from diffusers_imagen.hub.card import CARD, PICTURES, is_edited, model_card, with_repository
 from diffusers_imagen.hub.facts import CardFacts
-from diffusers_imagen.hub.saved_cascade import SavedCascade, read_cascade, weights_kind
+from diffusers_imagen.hub.saved_cascade import INDEX, SavedCascade, read_cascade, weights_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def push(upload: Upload, options: PushOptions) -> str:
     repo = api.create_repo(upload.repo_id, private=options.private, exist_ok=True).repo_id
     card = with_repository(upload.card, repo)
     kept = not is_edited(card) and (there := _card_there(api, repo)) is not None and is_edited(there)
-    adds = [CommitOperationAdd(path, source) for path, source in upload.files.items()]
+    adds = [CommitOperationAdd(path, _published(source)) for path, source in upload.files.items()]
     if not kept:
         adds.append(CommitOperationAdd(CARD, card.encode()))
     deletes = [CommitOperationDelete(path) for path in stale_weights(upload.files, api.list_repo_files(repo))]
@@ -116,6 +117,16 @@ def _place(path: str) -> tuple[str, tuple[str, str] | None]:
 
 def _is_sent(path: Path, folder: Path) -> bool:
     return path.is_file() and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
+
+
+def _published(path: Path) -> Path | bytes:
+    """Return a file as it is sent: a configuration without the place on this machine that it was loaded from."""
+    if path.name != INDEX and not path.name.endswith("config.json"):
+        return path
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or config.pop("_name_or_path", None) is None:
+        return path
+    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _card_there(api: HfApi, repo: str) -> str | None:

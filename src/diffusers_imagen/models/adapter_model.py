@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffusers_imagen.models.adapter_files import adapter_names_in
 from diffusers_imagen.models.packing import unpack_layers
+from diffusers_imagen.models.merged_adapters import noting_strengths, restoring_strengths
 
 _COMPONENTS = ("unet", "sr_unet_1", "sr_unet_2")
 
@@ -85,6 +86,24 @@ class AdapterModel(PeftAdapterMixin):
         """
         given = [self._by_layer(weight) for weight in (weights if isinstance(weights, list) else [weights])]
         super().set_adapters(adapter_names, given if isinstance(weights, list) else given[0])
+
+    def fuse_lora(
+        self, lora_scale: float = 1.0, safe_fusing: bool = False, adapter_names: list[str] | None = None
+    ) -> None:
+        """Add adapters to the weights that they belong to.
+
+        Args:
+            lora_scale: strength, on top of what `set_adapters` set.
+            safe_fusing: whether to leave weights alone that would become NaN.
+            adapter_names: which; `None` for those that are active.
+        """
+        with noting_strengths(self):
+            super().fuse_lora(lora_scale, safe_fusing, adapter_names)
+
+    def unfuse_lora(self) -> None:
+        """Take merged adapters out of the weights again; they are as strong as before, unless they were set since."""
+        with restoring_strengths(self):
+            super().unfuse_lora()
 
     def _ready_for_adapter(self) -> None:
         if not isinstance(self, nn.Module):

@@ -88,6 +88,22 @@ class ImagenAttention(nn.Module, AttentionModuleMixin):
         self.to_out = nn.ModuleList([zeroed(nn.Linear(dim, dim))])
         self.processor = ImagenAttnProcessor()
 
+    def set_processor(self, processor: ImagenAttnProcessor) -> None:
+        """Exchange how attention is computed.
+
+        Args:
+            processor: an `ImagenAttnProcessor`, or one of a class derived from it.
+
+        Raises:
+            ValueError: another one, which knows neither texts nor masks of this layer.
+        """
+        if not isinstance(processor, ImagenAttnProcessor):
+            raise ValueError(
+                f"`processor` is a {type(processor).__name__}, which does not fit these layers; derive one from "
+                "ImagenAttnProcessor, or choose a kernel with `set_attention_backend`."
+            )
+        super().set_processor(processor)
+
     def forward(self, tokens: Tensor, text: Tensor, text_mask: Tensor, memo: TextKeys | None = None) -> Tensor:
         """Return (B, N, C), to be added to `tokens` (B, N, C)."""
         return self.processor(self, tokens, text, text_mask, memo)

@@ -12,14 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.modeling_utils import ModelMixin
+import torch
+
+from diffusers_imagen.models.spared_memory import SparingModel
 
 NOTE = "_weights"
 BLOCK_BYTES = 1 << 20
 MOST_BLOCKS = 64
 
 
-class StoredModel(ModelMixin):
+class StoredModel(SparingModel):
     """A model of Diffusers that checks what it is loaded from."""
 
     def save_pretrained(
@@ -63,6 +65,43 @@ class StoredModel(ModelMixin):
             note_weights(Path(save_directory))
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any) -> Any:
+        """Load the model as Diffusers does, and name the file where one of its folder is at fault.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a Hub repository.
+            **kwargs: as `ModelMixin.from_pretrained` takes them.
+
+        Raises:
+            OSError: files that are missing, damaged or another model's.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except Exception as error:
+            folder = Path(os.fspath(pretrained_model_name_or_path or "."), kwargs.get("subfolder") or "")
+            fault = cls._fault_in(folder) if folder.is_dir() else None
+            if fault is None:
+                raise
+            raise OSError(f"{folder.name}/{fault}") from error
+
+    @classmethod
+    def _fault_in(cls, folder: Path) -> str | None:
+        """Return the file of a folder that no model can be made of, and why, or `None`."""
+        path = folder / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(config, dict):
+                return f"config.json is no configuration, but a {type(config).__name__}."
+            with torch.device("meta"):
+                cls.from_config(config)
+        except OSError:
+            return "config.json is missing."
+        except Exception as error:
+            return f"config.json describes no {cls.__name__}: {error}"
+        weights = [*folder.glob("*.safetensors*"), *folder.glob("*.bin*")]
+        return None if weights else "diffusion_pytorch_model.safetensors is missing."
+
+    @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Read a configuration as Diffusers does, without the note: it is the folder's, not the model's."""
         return super().extract_init_dict({key: value for key, value in config_dict.items() if key != NOTE}, **kwargs)
@@ -73,10 +112,14 @@ class StoredModel(ModelMixin):
     ) -> Any:
         """Load weights from files that are known, all of them, or not at all."""
         files = [Path(file) for file in resolved_model_file]
+        cls._check_class(files[0].parent / "config.json")
         check_noted_weights(files)
         try:
             loaded = super()._load_pretrained_model(model, state_dict, resolved_model_file, *args, **kwargs)
         except (ValueError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
+                # Not the weights' fault: memory that is full, or a quantization that cannot be.
+                raise
             raise OSError(
                 f"{_names(files)} holds the weights of another model than its config.json: {error}"
             ) from error
@@ -89,6 +132,16 @@ class StoredModel(ModelMixin):
                 "`low_cpu_mem_usage=False`."
             )
         return loaded
+
+    @classmethod
+    def _check_class(cls, path: Path) -> None:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        saved = config.get("_class_name", cls.__name__)
+        if saved not in {kind.__name__ for kind in cls.__mro__}:
+            raise OSError(
+                f"{path.parent.name}/{path.name} is that of a {saved}, but it is loaded as {cls.__name__}; load it as "
+                "what it is, or correct the model_index.json that says so."
+            )
 
 
 def note_weights(folder: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from diffusers_imagen.models.adapter_model import AdapterModel
 from diffusers_imagen.models.repeated_blocks import RepeatedBlocksModel
+from diffusers_imagen.models.spared_memory import SparingModel
 
 # Diffusers looks for the base class of a component in the namespace of its module.
 __all__ = ["DeepFloydUNet2DConditionModel", "ModelMixin"]
@@ -63,7 +64,7 @@ class DeepFloydAttnProcessor:
         return output.transpose(1, 2).reshape(residual.shape) + residual
 
 
-class DeepFloydUNet2DConditionModel(RepeatedBlocksModel, AdapterModel, UNet2DConditionModel):
+class DeepFloydUNet2DConditionModel(SparingModel, RepeatedBlocksModel, AdapterModel, UNet2DConditionModel):
     """Predict the noise, and how much of it to draw anew, as DeepFloyd IF's U-Nets do.
 
     The arguments are those of `UNet2DConditionModel`, and so are the weights: either class loads what the other saved,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from diffusers_imagen.diffusion.noise import NoiseProcess
 from diffusers_imagen.models.adapter_model import AdapterModel
+from diffusers_imagen.models.spared_memory import SparingModel
 from diffusers_imagen.models.unet_imagen_pytorch_attention import AttentionShape
 from diffusers_imagen.models.unet_imagen_pytorch_blocks import CrossEmbed, MapCombiner, ResBlock
 from diffusers_imagen.models.unet_imagen_pytorch_conditioning import (
@@ -45,7 +46,7 @@ EncodedText = tuple[Tensor, Tensor]
 _COMBINER_GROUPS = 8
 
 
-class ImagenPytorchUNet2DConditionModel(ModelMixin, ConfigMixin, AdapterModel):
+class ImagenPytorchUNet2DConditionModel(SparingModel, ConfigMixin, AdapterModel):
     """Predict noise, v or the clean picture as a U-Net that imagen-pytorch trained.
 
     Args:

@@ -1,5 +1,5 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
-"""Where a checkpoint is, and what is wrong with one that cannot be loaded or saved. Called by the pipeline."""
+"""Where a checkpoint is, and what is refused of one that loads or is about to be saved. Called by the pipeline."""
 
 import os
 from collections.abc import Mapping
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from diffusers_imagen.builtin.library import builtin_names, builtin_path
 
@@ -37,44 +36,6 @@ def checkpoint_place(name: Any, index_name: str) -> str:
     if not Path(place).exists() and (Path(place).is_absolute() or place.startswith(".")):
         raise OSError(f"`pretrained_model_name_or_path` is {place!r}, and there is no such folder; check the path.")
     return place
-
-
-def unreadable(name: str, error: Exception, options: Mapping[str, Any]) -> OSError:
-    """Return the error that tells what is wrong with a checkpoint that could not be loaded.
-
-    Args:
-        name: a folder, or what is no folder and was looked for on the Hub.
-        error: what was raised.
-        options: the arguments of `from_pretrained`, which say where what the Hub gave is kept.
-    """
-    folder = Path(name) if Path(name).is_dir() else fetched_folder(name, options)
-    if folder is None:
-        revision = f" at the revision {options['revision']!r}" if options.get("revision") else ""
-        return OSError(
-            f"`pretrained_model_name_or_path` is {name!r}{revision}: there is no such folder, it is no built-in cascade (there is "
-            f"{', '.join(builtin_names())}), and the Hub did not give it: {error}"
-        )
-    damaged = damaged_weights(folder)
-    what = f"{', '.join(damaged)} cannot be read" if damaged else f"something is missing or damaged: {error}"
-    return OSError(
-        f"`pretrained_model_name_or_path` is {name!r}, where {what.rstrip('.')}; fetch or save the checkpoint again."
-    )
-
-
-def fetched_folder(name: str, options: Mapping[str, Any]) -> Path | None:
-    """Return where the Hub's cache holds a repository, if it was fetched as a whole."""
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=options.get("revision"),
-                cache_dir=options.get("cache_dir"),
-                allow_patterns="*.safetensors",
-                local_files_only=True,
-            )
-        )
-    except (OSError, ValueError):
-        return None
 
 
 def check_text_weights(text_encoder: Any) -> None:
@@ -127,14 +88,3 @@ def check_saved_schedulers(components: Mapping[str, Any]) -> None:
 def _tail(name: str) -> str:
     """Return the end of a weight's name: models that stand in larger ones have their prefix."""
     return ".".join(name.split(".")[-3:])
-
-
-def damaged_weights(folder: Path) -> list[str]:
-    """Return the files of weights in a saved pipeline's folder that are cut off or are none."""
-    damaged = []
-    for path in sorted(folder.glob("*/*.safetensors")):
-        try:
-            safe_open(path, framework="pt")
-        except SafetensorError:
-            damaged.append(str(path.relative_to(folder)))
-    return damaged

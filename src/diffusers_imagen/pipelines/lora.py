@@ -8,7 +8,7 @@ the pipeline: which models have them, loading and saving. Base class of the pipe
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from diffusers_imagen.models.adapter_files import adapter_names_in
 from diffusers_imagen.models.adapter_model import check_adapter_name
+from diffusers_imagen.models.merged_adapters import restoring_strengths
 from diffusers_imagen.models.unet import ImagenUNet
 from diffusers_imagen.pipelines.lora_files import Metadata, Weights, by_component, check_fit, check_tensors, write_lora
 from diffusers_imagen.pipelines.stage_settings import is_number
@@ -241,7 +242,7 @@ class LoraCascade(LoraBaseMixin):
         super().fuse_lora(components, lora_scale, safe_fusing, adapter_names)
 
     def unfuse_lora(self, components: list[str] | None = None) -> None:
-        """Take merged adapters out of the weights again, up to rounding.
+        """Take merged adapters out of the weights again, up to rounding; they are as strong as before.
 
         Args:
             components: names of U-Nets; `None` for all.
@@ -249,7 +250,12 @@ class LoraCascade(LoraBaseMixin):
         Raises:
             ValueError: a component that has no adapters in this pipeline.
         """
-        super().unfuse_lora(self._fusable(components))
+        components = self._fusable(components)
+        with ExitStack() as stack:
+            for name in components:
+                if isinstance(model := getattr(self, name, None), nn.Module):
+                    stack.enter_context(restoring_strengths(model))
+            super().unfuse_lora(components)
 
     def delete_adapters(self, adapter_names: list[str] | str) -> None:
         """Remove adapters from all U-Nets that have them.

@@ -436,8 +436,8 @@ class ImagenCascadePipeline(PromptCaching, LoraCascade, StoredPipeline):
 
     @property
     def _text_shape(self) -> tuple[int, int] | None:
-        """What texts the U-Nets take; a pipeline without any may still encode prompts."""
-        return check_unets(self._unets) if self._unets else None
+        """What texts the U-Nets take; a pipeline without a base may still encode prompts."""
+        return None if self.unet is None else check_unets(self._unets)
 
     def _check_texts(self, prompts: Prompts | None, negatives: Prompts | None, embeds: Embeds) -> int:
         has_encoder = self.tokenizer is not None and self.text_encoder is not None

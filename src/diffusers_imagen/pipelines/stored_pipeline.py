@@ -5,18 +5,20 @@ import inspect
 import os
 import tempfile
 from collections.abc import Callable
-from json import JSONDecodeError
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.hooks import apply_group_offloading
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from safetensors import SafetensorError
 from torch import nn
 
+from diffusers_imagen.models.spared_memory import new_folder, untie_weights
 from diffusers_imagen.pipelines.adapters import saved_without_adapters
 from diffusers_imagen.pipelines.disk_offload import DiskOffload
-from diffusers_imagen.pipelines.loading import check_saved_schedulers, check_text_weights, checkpoint_place, unreadable
+from diffusers_imagen.pipelines.load_failures import load_failure
+from diffusers_imagen.pipelines.loading import check_saved_schedulers, check_text_weights, checkpoint_place
 from diffusers_imagen.pipelines.stage_settings import saved_settings
 from diffusers_imagen.pipelines.weights import align_weights
 
@@ -62,13 +64,16 @@ class StoredPipeline(DiffusionPipeline):
             **kwargs: as `DiffusionPipeline.from_pretrained` takes them.
 
         Raises:
-            OSError: no checkpoint there, or a damaged one.
+            OSError: no checkpoint there, or a damaged one, naming the file or the component.
         """
         place = checkpoint_place(pretrained_model_name_or_path, cls.config_name)
         try:
             return super().from_pretrained(place, **kwargs)
-        except (OSError, SafetensorError, JSONDecodeError, TypeError, AttributeError, RuntimeError) as error:
-            raise unreadable(place, error, kwargs) from error
+        except Exception as error:
+            failure = load_failure(place, cls.config_name, error, kwargs)
+            if failure is None:
+                raise
+            raise failure from error
 
     def register_modules(self, **kwargs: Any) -> None:
         """Take components as Diffusers does, unless the text encoder's file holds another model."""
@@ -143,6 +148,8 @@ class StoredPipeline(DiffusionPipeline):
                 `push_to_hub` takes it.
         """
         pushed = kwargs.pop("push_to_hub", False)
+        if pushed:
+            _check_subfolder(kwargs.pop("subfolder", None))
         target = {name: kwargs.pop(name) for name in _PUSH_ARGUMENTS if name in kwargs}
         self._save(save_directory, **kwargs)
         if pushed:
@@ -158,6 +165,7 @@ class StoredPipeline(DiffusionPipeline):
         safe_serialization: bool = True,
         variant: str | None = None,
         max_shard_size: int | str | None = None,
+        subfolder: str | None = None,
         card: "CardFacts | None" = None,
     ) -> str:
         """Upload the cascade with its model card in one commit.
@@ -171,6 +179,7 @@ class StoredPipeline(DiffusionPipeline):
             safe_serialization: only `True`: pickles are not published.
             variant: put into the names of the files of weights, such as "fp16".
             max_shard_size: of a file of weights, such as "5GB".
+            subfolder: only `None`: Diffusers loads no pipeline from a folder within a repository.
             card: what the model card says that no file knows: licences, data, training, evaluation, pictures. A card on
                 the Hub that somebody has edited stays.
 
@@ -178,9 +187,10 @@ class StoredPipeline(DiffusionPipeline):
             The commit's address.
 
         Raises:
-            ValueError: a name that is none, or facts that cannot be read, before anything is sent.
+            ValueError: a name that is none, a subfolder, or facts that cannot be read, before anything is sent.
             OSError: from the Hub, which is then as before.
         """
+        _check_subfolder(subfolder)
         if not safe_serialization:
             raise ValueError(
                 "`safe_serialization` is False, but pickles may run code and are not published; leave it out."
@@ -199,6 +209,55 @@ class StoredPipeline(DiffusionPipeline):
         self.register_modules(**super().components)
         with saved_without_adapters({name: model for name, model in self._models.items() if "unet" in name}):
             super().save_pretrained(save_directory, **kwargs)
+
+    def enable_group_offload(
+        self,
+        onload_device: torch.device,
+        offload_device: torch.device = torch.device("cpu"),  # noqa: B008 (Diffusers' own default)
+        offload_type: str = "block_level",
+        num_blocks_per_group: int | None = None,
+        non_blocking: bool = False,
+        use_stream: bool = False,
+        record_stream: bool = False,
+        low_cpu_mem_usage: bool = False,
+        offload_to_disk_path: str | os.PathLike[str] | None = None,
+        exclude_modules: str | list[str] | None = None,
+    ) -> None:
+        """Keep the weights of all models elsewhere and bring them in group by group.
+
+        Args:
+            onload_device: as `DiffusionPipeline.enable_group_offload` takes it, like all that follow.
+            offload_device: likewise.
+            offload_type: likewise.
+            num_blocks_per_group: likewise.
+            non_blocking: likewise.
+            use_stream: likewise.
+            record_stream: likewise.
+            low_cpu_mem_usage: likewise.
+            offload_to_disk_path: likewise; each model gets a new folder in it.
+            exclude_modules: likewise.
+        """
+        left_out = [exclude_modules] if isinstance(exclude_modules, str) else exclude_modules or []
+        for name, model in super().components.items():
+            if not isinstance(model, nn.Module):
+                continue
+            if name in left_out:
+                model.to(onload_device)
+                continue
+            if offload_to_disk_path is not None:
+                untie_weights(model)
+            offload = getattr(model, "enable_group_offload", partial(apply_group_offloading, model))
+            offload(
+                onload_device=onload_device,
+                offload_device=offload_device,
+                offload_type=offload_type,
+                num_blocks_per_group=num_blocks_per_group,
+                non_blocking=non_blocking,
+                use_stream=use_stream,
+                record_stream=record_stream,
+                low_cpu_mem_usage=low_cpu_mem_usage,
+                offload_to_disk_path=None if offload_to_disk_path is None else new_folder(offload_to_disk_path, name),
+            )
 
     def enable_model_disk_offload(
         self, offload_folder: str | os.PathLike[str] | None = None, device: str | torch.device | None = None
@@ -246,6 +305,14 @@ class StoredPipeline(DiffusionPipeline):
         """Lay out the weights of a model that is about to run; before that they stay in their file."""
         if self._disk_offload is None and self._execution_device.type == "cpu":
             align_weights(model)
+
+
+def _check_subfolder(subfolder: str | None) -> None:
+    if subfolder is not None:
+        raise ValueError(
+            f"`subfolder` is {subfolder!r}, but Diffusers loads no pipeline from a folder within a repository; leave it out, "
+            "and give each cascade a repository of its own."
+        )
 
 
 _PUSH_ARGUMENTS = ("repo_id", "commit_message", "private", "token", "create_pr", "card")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusers_imagen.pipelines.call_checks import check_prompt
 from diffusers_imagen.pipelines.stage_settings import STAGES
-from diffusers_imagen.text.encoding import TextEmbeddings, TextSettings
+from diffusers_imagen.text.encoding import TextEmbeddings, TextSettings, check_text_encoder
 
 Prompts = tuple[str, ...]
 Embeds = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -38,6 +38,7 @@ def text_settings(
     if text_shape is None:
         return settings
     tokens, width = text_shape
+    check_text_encoder(text_encoder)
     found = len(settings.layers) * text_encoder.config.get_text_config().hidden_size
     if found != width:
         raise ValueError(

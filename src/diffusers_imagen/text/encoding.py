@@ -168,6 +168,21 @@ def _states(text_encoder: PreTrainedModel, input_ids: Tensor, mask: Tensor, laye
     return torch.cat([output.hidden_states[layer] for layer in layers], dim=-1)
 
 
+def check_text_encoder(text_encoder: PreTrainedModel) -> None:
+    """Refuse a model that does not run on a text alone.
+
+    Raises:
+        ValueError: naming its class.
+    """
+    reads = inspect.signature(text_encoder.forward).parameters
+    # Language models that may also see pictures do without them; models of pairs do not.
+    if "pixel_values" in reads and ("input_ids" not in reads or hasattr(text_encoder, "get_text_features")):
+        raise ValueError(
+            f"`text_encoder` is a {type(text_encoder).__name__}, which does not run on a text alone; give a text model, "
+            "of CLIP's kind its text half (such as CLIPTextModel)."
+        )
+
+
 def check_text_settings(settings: TextSettings, text_encoder: PreTrainedModel) -> None:
     """Refuse settings that an encoder cannot follow.
 
@@ -176,8 +191,9 @@ def check_text_settings(settings: TextSettings, text_encoder: PreTrainedModel) -
         text_encoder: The model that shall do it.
 
     Raises:
-        ValueError: If a layer does not exist or `max_length` exceeds the encoder's positions.
+        ValueError: If it is no text model, a layer does not exist or `max_length` exceeds the encoder's positions.
     """
+    check_text_encoder(text_encoder)
     count = text_encoder.config.get_text_config().num_hidden_layers
     missing = [layer for layer in settings.layers if not -count - 1 <= layer <= count]
     if missing:

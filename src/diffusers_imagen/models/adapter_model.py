@@ -13,8 +13,8 @@ from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor, nn
 
 from diffusers_imagen.models.adapter_files import adapter_names_in
-from diffusers_imagen.models.packing import unpack_layers
 from diffusers_imagen.models.merged_adapters import noting_strengths, restoring_strengths
+from diffusers_imagen.models.packing import unpack_layers
 
 _COMPONENTS = ("unet", "sr_unet_1", "sr_unet_2")
 

@@ -62,6 +62,23 @@ def test_folder_without_checkpoints_gives_none(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "nowhere") is None
 
 
+@pytest.mark.parametrize("lost", [None, "unet.safetensors", "record.json"])
+def test_a_manifest_that_is_not_whole_is_named_and_the_checkpoint_before_is_used(
+    tmp_path: Path, lost: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_checkpoint(tmp_path, state(1), keep=2)
+    manifest = save_checkpoint(tmp_path, state(2), keep=2) / "manifest.json"
+    listed = json.loads(manifest.read_text())
+    manifest.write_text(
+        json.dumps([] if lost is None else {name: sum_ for name, sum_ in listed.items() if name != lost})
+    )
+
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 1
+    assert "manifest.json" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["unet.safetensors", "ema.safetensors", "record.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["bit", "cut", "gone"])
 def test_damaged_file_is_named_and_the_checkpoint_before_is_used(

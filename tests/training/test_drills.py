@@ -61,7 +61,8 @@ def start(
                     os.environ |= {name: str(value) for name, value in places.items()}
                     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
                 prepare(rank)
-                train(config, preview)
+                # As the command line has it.
+                train(config, preview if rank == 0 else None)
                 code = 0
             except BaseException as error:
                 sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")

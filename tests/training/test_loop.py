@@ -134,31 +134,48 @@ def test_accumulated_small_batches_equal_a_large_one(make_config: MakeConfig, tm
         torch.testing.assert_close(states[1][name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
-def test_step_without_finite_gradient_is_skipped_and_counted(
+def test_step_without_finite_gradient_is_skipped_and_counted_and_saved_by_nobody(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = make_config(max_steps=4, log_every=1, checkpoint={"every_steps": 1, "keep": 4})
+    config = make_config(max_steps=5, log_every=1, checkpoint={"every_steps": 3, "keep": 4})
     original, calls = module.diffusion_loss, []
+    states: list[dict[str, torch.Tensor]] = []
 
-    def sometimes_infinite(*arguments: Any) -> Loss:
+    def sometimes_infinite(unet: torch.nn.Module, *arguments: Any) -> Loss:
         calls.append(1)
-        loss = original(*arguments)
+        states.append({name: weight.detach().clone() for name, weight in unet.named_parameters()})
+        loss = original(unet, *arguments)
         return loss._replace(mean=loss.mean * float("inf")) if len(calls) == 3 else loss
 
     monkeypatch.setattr(module, "diffusion_loss", sometimes_infinite)
     result = train(config)
 
-    assert result == (4, 1, True)
+    assert result == (5, 1, True)
     assert "Step 3 has a gradient that is not finite" in caplog.text
-    assert [line["skipped"] for line in read_log(config)] == [0, 0, 1, 1]
-    folder = Path(config.output_dir) / "checkpoints"
-    before, after, last = (
-        {name: load_file(folder / f"step-0000000{step}" / f"{name}.safetensors") for name in STATE_FILES}
-        for step in (2, 3, 4)
-    )
-    for name in STATE_FILES:
-        assert all(torch.equal(after[name][key], tensor) for key, tensor in before[name].items())
-        assert any(not torch.equal(last[name][key], tensor) for key, tensor in before[name].items())
+    assert [line["skipped"] for line in read_log(config)] == [0, 0, 1, 1, 1]
+    assert all(torch.equal(states[3][name], weight) for name, weight in states[2].items())
+    assert any(not torch.equal(states[4][name], weight) for name, weight in states[3].items())
+    # Step 3 was due; 4 is the first one after it that was good.
+    saved = sorted(path.name for path in (Path(config.output_dir) / "checkpoints").iterdir())
+    assert saved == ["step-00000004", "step-00000005"]
+
+
+def test_checkpoints_of_before_a_blow_up_stay_and_the_run_is_not_finished(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(max_steps=12, max_bad_steps=4, checkpoint={"every_steps": 2, "keep": 2})
+    original, calls = module.diffusion_loss, []
+
+    def blown_up(*arguments: Any) -> Loss:
+        calls.append(1)
+        loss = original(*arguments)
+        return loss._replace(mean=loss.mean * float("inf")) if len(calls) > 8 else loss
+
+    monkeypatch.setattr(module, "diffusion_loss", blown_up)
+    with pytest.raises(RuntimeError, match="4 steps in a row"):
+        train(config)
+    saved = sorted(path.name for path in (Path(config.output_dir) / "checkpoints").iterdir())
+    assert saved == ["step-00000006", "step-00000008"]
 
 
 def test_run_fails_when_no_gradient_is_finite_any_more(
@@ -291,3 +308,28 @@ def test_bfloat16_autocast_keeps_weights_and_moments_in_float32(make_config: Mak
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     assert not all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
     assert read_log(config)[-1]["loss"] == pytest.approx(read_log(plain)[-1]["loss"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"config": {"prediction_type": "epsilon"}}}, "had prediction .* now it is .*epsilon"),
+        ({"text": {"prefix": "foo "}}, "had text .* now it is .*foo"),
+    ],
+)
+def test_a_run_does_not_go_on_with_weights_that_meant_something_else(
+    make_config: MakeConfig, changes: dict[str, Any], message: str
+) -> None:
+    config = make_config(max_steps=1)
+    train(config)
+    if "model" in changes:
+        changes = {"model": {"config": config.model.config | changes["model"]["config"]}}
+    with pytest.raises(ValueError, match=message):
+        train(make_config(max_steps=2, **changes))
+
+
+def test_pictures_of_another_size_than_the_u_nets_are_refused(make_config: MakeConfig) -> None:
+    config = make_config()
+    model = {"config": config.model.config | {"sample_size": 2 * config.data.size}}
+    with pytest.raises(ValueError, match=r"`data\.size` is .*, but the U-Net draws pictures of"):
+        train(make_config(model=model))

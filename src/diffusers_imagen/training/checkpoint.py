@@ -119,6 +119,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: If a file is missing or not what was written; the message names it.
     """
     manifest = _read_json(path / _MANIFEST)
+    unlisted = sorted({file.name for file in path.glob("*.safetensors")} - set(manifest))
+    if unlisted or _RECORD not in manifest:
+        raise CheckpointError(f"{path / _MANIFEST} is damaged: it does not list {(unlisted or [_RECORD])[0]}.")
     for name, digest in manifest.items():
         file = path / name
         if not file.is_file():
@@ -167,6 +170,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no JSON object.")
     return value
 
 

@@ -5,6 +5,7 @@ Called by the command line and by programs through `train`; it draws no pictures
 a function of its caller.
 """
 
+import json
 import logging
 import signal
 import threading
@@ -44,7 +45,16 @@ from diffusers_imagen.training.prior import BatchesWithPrior, Draw, draw_prior, 
 from diffusers_imagen.training.progress import Progress
 from diffusers_imagen.training.randomness import seed_step
 from diffusers_imagen.training.record import ScalarLog, append_line, forget_after
-from diffusers_imagen.training.run_folder import CHECKPOINTS, HELD_OUT, LOG, LORA, SNAPSHOTS, UNET, write_run_config
+from diffusers_imagen.training.run_folder import (
+    CHECKPOINTS,
+    HELD_OUT,
+    LOG,
+    LORA,
+    SNAPSHOTS,
+    UNET,
+    lock_run,
+    write_run_config,
+)
 from diffusers_imagen.training.sharding import gather, is_sharded, whole
 from diffusers_imagen.training.sources import captions_of, open_pictures
 from diffusers_imagen.training.state import (
@@ -54,6 +64,7 @@ from diffusers_imagen.training.state import (
     describe_unet,
     learning_rate,
     make_unet,
+    prediction_of,
 )
 from diffusers_imagen.training.strategy import make_accelerator, place, prepare
 from diffusers_imagen.training.tasks import training_task
@@ -62,6 +73,8 @@ from diffusers_imagen.training.trackers import start_trackers, stop_trackers, tr
 _logger = logging.getLogger(__name__)
 
 Preview = Callable[[UNet, int], None]
+_BAD_AT_END = 10
+_MEANINGS = ("prediction", "text")
 
 
 class TrainResult(NamedTuple):
@@ -91,7 +104,7 @@ def train(config: TrainConfig, preview: Preview | None = None, draw: Draw | None
 
     Raises:
         ValueError: If the data, the model or the text encoder cannot be used, or the run in `output_dir` is another.
-        RuntimeError: If too many steps in a row have no finite gradient.
+        RuntimeError: If too many steps in a row, or at the end, have no finite gradient.
     """
     return _Run(config, preview, draw).run()
 
@@ -105,6 +118,7 @@ class _Run:
         self._folder = Path(config.output_dir)
         self._accelerator = accelerator = make_accelerator(config)
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_run(self._folder) if accelerator.is_main_process else None
         # The first process makes the index of tar shards, the others read it.
         with accelerator.main_process_first():
             self._pictures = open_pictures(
@@ -127,6 +141,8 @@ class _Run:
         if accelerator.is_main_process:
             forget_after(self._folder / HELD_OUT, self._state.step)
             write_run_config(config, self._folder)
+        # Only the main process draws, but with FSDP all must hand over their parts of the average.
+        (self._shows,) = self._agree(preview is not None)
         self._stop = threading.Event()
         self._saved_step = self._state.step
         self._bad_in_a_row = 0
@@ -139,6 +155,7 @@ class _Run:
         batches = self._maker.batches(state.step * config.gradient_accumulation_steps)
         is_main = self._accelerator.is_main_process
         progress = Progress(state.step, config.max_steps, self._samples_per_step, is_main)
+        is_due = False
         start_trackers(self._accelerator, config, state.step)
         try:
             while state.step < config.max_steps:
@@ -152,22 +169,25 @@ class _Run:
                 late = config.checkpoint.every_seconds is not None and now - saved >= config.checkpoint.every_seconds
                 stop = self._stop.is_set() or (config.time_limit is not None and now - started >= config.time_limit)
                 stop, late = self._agree(stop, late)
-                if stop or late or state.step % config.checkpoint.every_steps == 0:
+                is_due |= stop or late or state.step % config.checkpoint.every_steps == 0
+                # Weights that have blown up give no finite gradient: what is saved before the next one may be of them.
+                if is_due and self._bad_in_a_row == 0:
                     self._save()
-                    saved = time.monotonic()
+                    saved, is_due = time.monotonic(), False
                 if state.step % config.preview.every_steps == 0 and state.step < config.max_steps:
                     self._show()
                 if stop:
                     break
+            if state.step >= config.max_steps:
+                self._check_end()
+                self._save()
+                self._show()
         finally:
             progress.close()
             batches.close()
             stop_trackers(self._accelerator)
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
-        if state.step >= config.max_steps:
-            self._save()
-            self._show()
         return TrainResult(state.step, state.skipped, state.step >= config.max_steps)
 
     def _step(self, batches: Iterator[TrainingBatch]) -> None:
@@ -218,10 +238,18 @@ class _Run:
         self._bad_in_a_row += 1
         _logger.warning("Step %d has a gradient that is not finite and is skipped.", state.step)
         if self._bad_in_a_row >= self._config.max_bad_steps:
-            raise RuntimeError(
-                f"{self._bad_in_a_row} steps in a row had gradients that are not finite. The last checkpoint is "
-                "untouched; resume it with a lower `optimizer.lr` or with `precision` bf16 or no."
-            )
+            raise RuntimeError(self._bad_steps())
+
+    def _check_end(self) -> None:
+        """Refuse to finish with weights that may have blown up; a few bad steps say nothing of that."""
+        if self._bad_in_a_row >= min(_BAD_AT_END, self._config.max_bad_steps):
+            raise RuntimeError(self._bad_steps())
+
+    def _bad_steps(self) -> str:
+        return (
+            f"{self._bad_in_a_row} steps in a row had gradients that are not finite. The last checkpoint is from before "
+            "them; resume it with a lower `optimizer.lr` or with `precision` bf16 or no."
+        )
 
     @property
     def _samples_per_step(self) -> int:
@@ -262,8 +290,8 @@ class _Run:
         if checkpoint is None:
             return
         for name, value in self._identity().items():
-            # Checkpoints of before there was a choice have nothing of what did not exist.
-            saved = checkpoint.record.get(name)
+            # Checkpoints of before there was a choice have nothing of what did not exist, and not all say what they mean.
+            saved = checkpoint.record.get(name, value if name in _MEANINGS else None)
             if saved != value:
                 raise ValueError(
                     f"The run in {str(self._folder)!r} had {name} {saved!r}, now it is {value!r}; "
@@ -285,6 +313,8 @@ class _Run:
             "lora": None if lora is None else {**asdict(lora), "target_modules": list(lora.target_modules)},
             "prior": None if self._prior_pictures is None else self._prior_pictures.digest,
             "base": None if lora is None else pretrained_digest(pretrained_folder(self._config.model)),
+            "prediction": prediction_of(self._state.unet),
+            "text": json.loads(json.dumps(asdict(self._config.text.settings))),
         }
 
     def _text(self, *sources: PictureSource) -> TextEmbeddingCache | OnlineTextEncoder:
@@ -365,10 +395,10 @@ class _Run:
         return averaged
 
     def _show(self) -> None:
-        if self._preview is None:
+        if not self._shows:
             return
         averaged = self._averaged()
-        if averaged is not None:
+        if averaged is not None and self._preview is not None:
             self._preview(averaged.to(self._accelerator.device), self._state.step)
 
     def _agree(self, *wishes: bool) -> tuple[bool, ...]:

@@ -5,15 +5,44 @@ Written by the training loop; read by the commands that assemble, average and re
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from diffusers_imagen.training.config import TrainConfig
 
 CONFIG, LOG, HELD_OUT, UNET, LORA = "train_config.json", "log.jsonl", "held_out.jsonl", "unet", "lora"
+_LOCK = ".lock"
 CHECKPOINTS, SNAPSHOTS, PREVIEWS, TRACKERS = "checkpoints", "snapshots", "previews", "trackers"
+
+
+def lock_run(folder: Path) -> IO[str]:
+    """Take a run's folder for this process, until the file that is returned is closed or the process ends.
+
+    Nothing is locked on systems other than POSIX's.
+
+    Args:
+        folder: Of the run.
+
+    Raises:
+        ValueError: If another process has it.
+    """
+    file = (folder / _LOCK).open("a", encoding="utf-8")
+    if os.name != "posix":
+        return file
+    import fcntl
+
+    try:
+        # Unlike flock's, these locks are not inherited by the processes that a run forks.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ValueError(
+            f"`output_dir` is {str(folder)!r}, where another run is at work; end it, or give another folder."
+        ) from error
+    return file
 
 
 def write_run_config(config: TrainConfig, folder: Path) -> None:

@@ -213,6 +213,16 @@ def _new_unet(config: ModelConfig) -> UNet:
         raise ValueError(f"`model.config` is refused by {unet_class.__name__}: {error}.") from error
 
 
+def prediction_of(unet: UNet) -> dict[str, Any]:
+    """Return what a U-Net's configuration says of the noise and of what is predicted; weights fit no other.
+
+    Args:
+        unet: The U-Net.
+    """
+    begins = ("prediction", "noise", "log_snr", "sigma_data", "low_res_noise")
+    return {name: value for name, value in sorted(unet.config.items()) if name.startswith(begins)}
+
+
 def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
     """Refuse a U-Net that could not take the run's batches, before minutes are spent on making them.
 
@@ -229,6 +239,13 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
         raise ValueError(
             f"The U-Net is one of {'an enlargement' if shape.enlarges else 'a base'}, but `model.model_class` is "
             f"{config.model.model_class!r}; set it to what the U-Net is, which `low_res_channels` of its config says."
+        )
+    # An adapter is drawn with at the size of the U-Net below it.
+    if config.lora is None and unet.config.sample_size != config.data.size:
+        raise ValueError(
+            f"`data.size` is {config.data.size}, but the U-Net draws pictures of {unet.config.sample_size} pixels "
+            "(`sample_size` of its config); give both the same, in `model.config` for a new U-Net; for a trained one "
+            "call `register_to_config(sample_size=...)` and save it."
         )
     if config.data.crop_side % unet.size_multiple:
         raise ValueError(

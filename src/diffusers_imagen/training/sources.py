@@ -6,6 +6,7 @@ The sources themselves are in `data/`. Called by the training loop, by previews 
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from diffusers_imagen.data.buckets import assign_buckets
@@ -44,6 +45,9 @@ def open_pictures(
     pictures = open_data(data, held_out, quarantine)
     if data.low_res_folder is not None:
         pictures.pair_with(data.low_res_folder)
+        if data.validation_fraction:
+            # A training picture and a held-out one must not share a low resolution either.
+            open_data(replace(data, validation_fraction=0.0)).check_low_res_names()
     if data.bucket_multiple is not None and samples_per_step is not None:
         buckets = assign_buckets(pictures.picture_sizes(), data.size, data.bucket_multiple, samples_per_step)
         _logger.info("Pictures in buckets of height and width: %s.", buckets.counts)

@@ -231,8 +231,9 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
             f"{config.model.model_class!r}; set it to what the U-Net is, which `low_res_channels` of its config says."
         )
     if config.data.crop_side % unet.size_multiple:
+        field = "data.size" if config.data.crop is None else "data.crop"
         raise ValueError(
-            f"`data.crop` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
+            f"`{field}` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
         )
     if config.text.max_length > shape.text_length:
         raise ValueError(

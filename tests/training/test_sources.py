@@ -82,6 +82,21 @@ def test_two_pictures_that_would_share_a_low_resolution_are_refused(
         open_pictures(make_config(data=data))
 
 
+@pytest.mark.parametrize("inside", [".", "runs/first"])
+def test_run_within_the_folder_whose_pictures_it_would_add_to_is_refused(
+    make_config: MakeConfig, pictures: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    config = make_config(data={"prompts": ("a square",)}, output_dir=str(Path("pictures") / inside))
+    monkeypatch.chdir(pictures.parent)
+    # Where all pictures are named nothing is added.
+    assert len(open_pictures(config)) == 12
+    (pictures / "metadata.jsonl").unlink()
+
+    with pytest.raises(ValueError, match=r"`output_dir` is 'pictures.*', within `data\.folder`, '.*pictures'"):
+        open_pictures(config)
+    assert len(open_pictures(replace(config, output_dir="pictures-run"))) == 12
+
+
 def test_captions_come_from_the_fields_that_are_named(make_config: MakeConfig, shards: Path) -> None:
     plain, named = (
         open_pictures(make_config(data={"folder": str(shards), "captions": fields})) for fields in ((), ("texts",))

@@ -54,6 +54,16 @@ def test_a_second_run_draws_what_is_missing_and_the_same(run, checkpoint, data, 
     assert "drawn with strength 0.1, not 0.2; choose another folder" in refused.err
 
 
+def test_two_pictures_that_would_share_a_counterpart_are_refused(run, checkpoint, data, tmp_path):
+    Image.new("RGB", (20, 20), "blue").save(data / "a.jpg")
+    with (data / "metadata.jsonl").open("a") as file:
+        file.write(json.dumps({"file_name": "a.jpg", "text": "a ball"}) + "\n")
+    result = run("redraw", checkpoint, "--data", data, "--out", "drawn", *SETTINGS)
+    assert result.code == 2
+    assert "'a.jpg' and 'a.png'" in result.err
+    assert not (tmp_path / "drawn").exists()
+
+
 def test_little_noise_leaves_the_picture_and_much_does_not(make_cascade):
     pipe = redrawing_pipeline(make_cascade(2))
     pictures = resize(torch.rand(2, 3, 4, 4) * 2 - 1, (8, 8))

@@ -148,7 +148,9 @@ def test_split_is_complete_and_disjoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 7: give an object"),
+        ("{", "line 7: this is no JSON"),
+        ('{"file_name": 5, "text": "a ball"}', "line 7: `file_name` is 5; give a name"),
+        ('{"file_name": "", "text": "a ball"}', "line 7: `file_name` is ''; give a name"),
         ('{"file_name": "0.png"}', "line 7: give an object"),
         ('["0.png", "grey"]', "line 7: give an object"),
         ('{"file_name": "7.png", "text": []}', r"`text` is \[\]"),
@@ -163,6 +165,18 @@ def test_malformed_metadata_is_refused(tmp_path: Path, line: str, message: str) 
 
     with pytest.raises(ValueError, match=message):
         ImageFolder.open(folder, side=4)
+
+
+def test_byte_order_mark_is_no_part_of_metadata_or_caption(tmp_path: Path) -> None:
+    named, beside = make_folder(tmp_path / "named"), tmp_path / "beside"
+    metadata = named / "metadata.jsonl"
+    metadata.write_text(metadata.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    beside.mkdir()
+    Image.new("L", (4, 4)).save(beside / "a.png")
+    (beside / "a.txt").write_text("a ball", encoding="utf-8-sig")
+
+    assert ImageFolder.open(named, side=4)[0].captions == ("grey 0", "灰 0")
+    assert ImageFolder.open(beside, side=4)[0].captions == ("a ball",)
 
 
 def test_missing_folder_empty_folder_and_missing_caption_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from diffusers_imagen.data.dataset import HuggingFaceDataset
 from diffusers_imagen.data.folder import ImageFolder, read_entries
+from diffusers_imagen.data.schedule import is_held_out
 from diffusers_imagen.data.shards import TarShards
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.loading import load_text_encoder
@@ -61,6 +62,39 @@ def batch_makers(config: TrainConfig, processes: int = 1) -> list[BatchMaker]:
 def test_what_a_folder_holds_is_told_by_its_files(make_config: MakeConfig, shards: Path) -> None:
     assert isinstance(open_pictures(make_config()), ImageFolder)
     assert isinstance(open_pictures(make_config(data={"folder": str(shards)})), TarShards)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_two_pictures_that_would_share_a_low_resolution_are_refused(
+    make_config: MakeConfig, pictures: Path, tmp_path: Path, fraction: float
+) -> None:
+    # With half of the pictures held out these two are in different halves.
+    (pictures / "twins").mkdir()
+    twins = ["twins/a.jpg", "twins/a.png"]
+    assert [is_held_out(name, 0.5) for name in twins].count(True) == 1
+    with (pictures / "metadata.jsonl").open("a") as file:
+        for name in twins:
+            Image.new("RGB", (8, 8)).save(pictures / name)
+            file.write(json.dumps({"file_name": name, "text": "a square"}) + "\n")
+    data = {"low_res_folder": str(tmp_path), "validation_fraction": fraction}
+
+    with pytest.raises(ValueError, match=r"'twins/a\.jpg' and 'twins/a\.png' .* rename one"):
+        open_pictures(make_config(data=data))
+
+
+@pytest.mark.parametrize("inside", [".", "runs/first"])
+def test_run_within_the_folder_whose_pictures_it_would_add_to_is_refused(
+    make_config: MakeConfig, pictures: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    config = make_config(data={"prompts": ("a square",)}, output_dir=str(Path("pictures") / inside))
+    monkeypatch.chdir(pictures.parent)
+    # Where all pictures are named nothing is added.
+    assert len(open_pictures(config)) == 12
+    (pictures / "metadata.jsonl").unlink()
+
+    with pytest.raises(ValueError, match=r"`output_dir` is 'pictures.*', within `data\.folder`, '.*pictures'"):
+        open_pictures(config)
+    assert len(open_pictures(replace(config, output_dir="pictures-run"))) == 12
 
 
 def test_captions_come_from_the_fields_that_are_named(make_config: MakeConfig, shards: Path) -> None:

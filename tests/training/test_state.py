@@ -92,6 +92,7 @@ def test_unknown_argument_of_the_unet_is_refused() -> None:
             "is one of a base, but `model.model_class` is 'super_resolution'",
         ),
         ({"data": {"crop": 5}}, "`data.crop` is 5, but the U-Net takes multiples of 2"),
+        ({"data": {"size": 9}}, "`data.size` is 9, but the U-Net takes multiples of 2"),
         ({"text": {"max_length": 17}}, "`text.max_length` is 17"),
         ({"model": {"config": {"num_text_layers": 2}}}, "width 16, but the U-Net takes 32"),
     ],

@@ -47,6 +47,7 @@ def redraw(
         raise ValueError(f"`--size` is {size}; give a multiple of the {side} pixels that the base draws.")
     # What cannot be read is left out; whether it is too much, the training says.
     source = open_data(DataConfig(folder=str(data), size=size, max_bad_fraction=1.0))
+    source.check_low_res_names()
     settings = {"checkpoint": checkpoint, "size": size, "strength": strength, "steps": steps, "seed": seed}
     claim_folder(out, settings)
     pipe, drawn = redrawing_pipeline(pipe), 0
@@ -65,8 +66,10 @@ def redraw(
 
 def _missing(source: "PictureSource", folder: Path) -> "Iterator[tuple[int, Path, Picture]]":
     """Give the pictures that have no counterpart in a folder yet: number, place of the counterpart, picture."""
+    from diffusers_imagen.data.source import low_res_path
+
     for number in range(len(source)):
-        place = (folder / source.name(number)).with_suffix(".png")
+        place = low_res_path(folder, source.name(number))
         if not place.is_file():
             picture = source[number]
             # In the place of one that cannot be read stands another, which has a turn of its own.

@@ -115,7 +115,7 @@ def read_entries(
 ) -> list[tuple[str, tuple[str, ...]]]:
     """List the pictures of a folder with their captions, ordered by file name.
 
-    Bytes that are not UTF-8 become U+FFFD in a caption.
+    Bytes that are not UTF-8 become U+FFFD in a caption; a byte order mark is passed over.
 
     Args:
         folder: A folder with `metadata.jsonl` or with `.txt` files.
@@ -172,15 +172,21 @@ def captions_of(record: Mapping[str, object], fields: Sequence[str]) -> tuple[st
 
 def _entries_of_metadata(metadata: Path, fields: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     entries = []
-    for number, line in enumerate(metadata.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+    for number, line in enumerate(metadata.read_text(encoding="utf-8-sig", errors="replace").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
             file_name, values = record["file_name"], [record[field] for field in fields]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{metadata}, line {number}: this is no JSON ({error}); mend the line.") from error
+        except (KeyError, TypeError) as error:
             names = " and ".join(f"`{field}`" for field in ("file_name", *fields))
             raise ValueError(f"{metadata}, line {number}: give an object with {names}.") from error
+        if not isinstance(file_name, str) or not file_name:
+            raise ValueError(
+                f"{metadata}, line {number}: `file_name` is {file_name!r}; give a name within the folder."
+            )
         try:
             captions = captions_of(record, fields)
         except ValueError as error:
@@ -199,7 +205,7 @@ def _entries_of_sidecars(folder: Path, prompts: tuple[str, ...]) -> list[tuple[s
         sidecar = path.with_suffix(".txt")
         captions = prompts
         if sidecar.is_file():
-            captions = (sidecar.read_text(encoding="utf-8", errors="replace").strip(),)
+            captions = (sidecar.read_text(encoding="utf-8-sig", errors="replace").strip(),)
         if not captions:
             raise ValueError(
                 f"{path} has no caption; write {sidecar.name} beside it, or a metadata.jsonl, or give one prompt for all "

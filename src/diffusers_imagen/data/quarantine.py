@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -86,8 +87,19 @@ def _append_once(path: Path, entry: dict[str, str]) -> None:
     with path.open("a+", encoding="utf-8", errors="backslashreplace") as file:
         _lock_file(file)
         file.seek(0)
-        if entry["file_name"] not in {json.loads(known)["file_name"] for known in file}:
-            file.write(line)
+        known = file.read()
+        if entry["file_name"] not in _names_in(known):
+            # A crash may have cut the last line.
+            file.write(line if not known or known.endswith("\n") else f"\n{line}")
+
+
+def _names_in(lines: str) -> set[str]:
+    """Give the pictures that are listed; lines that a crash cut short are passed over."""
+    names = set()
+    for line in lines.split("\n"):
+        with suppress(ValueError, KeyError, TypeError):
+            names.add(json.loads(line)["file_name"])
+    return names
 
 
 def _lock_file(file: IO[str]) -> None:

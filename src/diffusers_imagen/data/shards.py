@@ -122,6 +122,9 @@ class TarShards(PictureSource):
         content = next(members[extension] for extension in members if extension in PICTURE_EXTENSIONS)
         return StoredPicture(name, content, self._captions_in(members))
 
+    def check_low_res_names(self) -> None:
+        """Pass: pictures of one shard and one key are one sample, so no two have the same name but for the ending."""
+
     def picture_sizes(self) -> npt.NDArray[np.int64]:
         """Give height and width of all pictures, (N, 2), as the index has them."""
         chosen = self._records[self._places]

@@ -143,11 +143,29 @@ class PictureSource(ABC):
             low_res_folder: The folder; within it are the names of this source, with other endings.
 
         Raises:
-            ValueError: If there is no such folder.
+            ValueError: If there is no such folder, or two pictures would share one.
         """
         if not Path(low_res_folder).is_dir():
             raise ValueError(f"`low_res_folder` is {str(low_res_folder)!r}, which is not a folder; give one.")
+        self.check_low_res_names()
         self._low_res_folder = Path(low_res_folder)
+
+    def check_low_res_names(self) -> None:
+        """Check that each picture has a low resolution of its own, by its name.
+
+        Raises:
+            ValueError: If the names of two pictures differ by no more than their ending.
+        """
+        known: dict[Path, str] = {}
+        for index in range(len(self)):
+            name = self.name(index)
+            place = low_res_path(Path(), name)
+            if place in known:
+                raise ValueError(
+                    f"{known[place]!r} and {name!r} differ by no more than their ending, so they would share the low "
+                    f"resolution {str(place)!r}; rename one of them."
+                )
+            known[place] = name
 
     def __getitem__(self, index: int) -> Picture:
         """Read the picture at an index, or the next one that can be used.
@@ -207,9 +225,13 @@ class PictureSource(ABC):
     def _low_res(self, name: str) -> npt.NDArray[np.uint8] | None:
         if self._low_res_folder is None:
             return None
-        path = (self._low_res_folder / name).with_suffix(".png")
-        with Image.open(path) as image:
+        with Image.open(low_res_path(self._low_res_folder, name)) as image:
             return np.array(to_rgb(image))
+
+
+def low_res_path(folder: Path, name: str) -> Path:
+    """Give the place in a folder of low resolutions of that which goes with the picture of a name."""
+    return (folder / name).with_suffix(".png")
 
 
 def picture_size(file: IO[bytes] | Path) -> tuple[int, int]:

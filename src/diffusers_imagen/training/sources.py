@@ -6,6 +6,7 @@ The sources themselves are in `data/`. Called by the training loop, by previews 
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from diffusers_imagen.data.buckets import assign_buckets
@@ -38,12 +39,16 @@ def open_pictures(
         The source.
 
     Raises:
-        ValueError: If there are no pictures, or they are not as `config` says.
+        ValueError: If there are no pictures, they are not as `config` says, or the run would add to them.
     """
     data = config.data
+    _check_output_is_elsewhere(config)
     pictures = open_data(data, held_out, quarantine)
     if data.low_res_folder is not None:
         pictures.pair_with(data.low_res_folder)
+        if data.validation_fraction:
+            # A training picture and a held-out one must not share a low resolution either.
+            open_data(replace(data, validation_fraction=0.0)).check_low_res_names()
     if data.bucket_multiple is not None and samples_per_step is not None:
         buckets = assign_buckets(pictures.picture_sizes(), data.size, data.bucket_multiple, samples_per_step)
         _logger.info("Pictures in buckets of height and width: %s.", buckets.counts)
@@ -65,7 +70,7 @@ def open_data(config: DataConfig, held_out: bool = False, quarantine: str | Path
     Raises:
         ValueError: If there are no pictures, or they are not as `config` says.
     """
-    kind = _kind_of(Path(config.folder)) if config.source == "auto" else config.source
+    kind = _kind(config)
     split, bad = (held_out, config.validation_fraction), Quarantine(quarantine, config.max_bad_fraction)
     if config.prompts and kind != "folder":
         raise ValueError(
@@ -90,6 +95,23 @@ def captions_of(*sources: PictureSource) -> Iterator[str]:
     """Give the captions of sources; they are collected only when the first one is asked for."""
     for source in sources:
         yield from source.captions
+
+
+def _check_output_is_elsewhere(config: TrainConfig) -> None:
+    """Refuse a run within a folder all of whose pictures are trained on: its previews would be among them."""
+    folder, output = Path(config.data.folder), Path(config.output_dir)
+    if not output.resolve().is_relative_to(folder.resolve()):
+        return
+    if _kind(config.data) == "folder" and not (folder / "metadata.jsonl").is_file():
+        raise ValueError(
+            f"`output_dir` is {config.output_dir!r}, within `data.folder`, {config.data.folder!r}, so the run's previews "
+            "would become training pictures; give a folder elsewhere."
+        )
+
+
+def _kind(config: DataConfig) -> str:
+    """Give the kind of source that is named, or that the files tell."""
+    return _kind_of(Path(config.folder)) if config.source == "auto" else config.source
 
 
 def _kind_of(folder: Path) -> str:

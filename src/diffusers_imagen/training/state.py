@@ -248,8 +248,9 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
             "call `register_to_config(sample_size=...)` and save it."
         )
     if config.data.crop_side % unet.size_multiple:
+        field = "data.size" if config.data.crop is None else "data.crop"
         raise ValueError(
-            f"`data.crop` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
+            f"`{field}` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
         )
     if config.text.max_length > shape.text_length:
         raise ValueError(

@@ -54,6 +54,17 @@ def greys(source: TarShards) -> list[int]:
     return [int(source[i].pixels[0, 0, 0]) for i in range(len(source))]
 
 
+def test_byte_order_mark_is_no_part_of_a_caption(tmp_path: Path) -> None:
+    files = {
+        name: content if name.endswith("jpg") else b"\xef\xbb\xbf" + content
+        for name, content in img2dataset_files(3).items()
+    }
+    write_tar(tmp_path / "00000.tar", files)
+
+    assert TarShards.open(tmp_path, side=4)[0].captions == ("grey 3",)
+    assert TarShards.open(tmp_path, side=4, caption_fields=("caption",)).captions == {"grey 3"}
+
+
 def test_each_sample_of_all_shards_is_read_by_its_index(tmp_path: Path) -> None:
     source = TarShards.open(make_shards(tmp_path), side=4)
 

@@ -187,10 +187,10 @@ class TarShards(PictureSource):
 
     def _captions_in(self, members: dict[str, bytes]) -> tuple[str, ...]:
         if not self._fields:
-            return (members["txt"].decode(errors="replace").strip(),) if "txt" in members else ()
+            return (members["txt"].decode("utf-8-sig", errors="replace").strip(),) if "txt" in members else ()
         if "json" not in members:
             raise ValueError("there is no .json with its captions")
-        return captions_of(json.loads(members["json"].decode(errors="replace")), self._fields)
+        return captions_of(json.loads(members["json"].decode("utf-8-sig", errors="replace")), self._fields)
 
 
 def _read_at(path: Path, offset: int, length: int) -> bytes:

@@ -2,7 +2,7 @@
 # make test    an environment, the package with its test extra, the tests
 # make test-slow   what takes longer: kills, damage and several processes, with their counts
 # make check   the linters and the tests, as CI runs them
-# make bench   an environment with the peers, this package against them: 40 minutes; bench-quick: tiny models
+# make bench   an environment with the peers, this package against them: half an hour; bench-quick: tiny models
 # make peers   an environment with imagen-pytorch and MinImagen, releases side by side; converted weights against them
 PYTHON ?= python3
 VENV ?= .venv

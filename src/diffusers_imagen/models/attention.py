@@ -92,12 +92,12 @@ class ImagenAttention(nn.Module, AttentionModuleMixin):
         """Exchange how attention is computed.
 
         Args:
-            processor: an `ImagenAttnProcessor`, or one of a class derived from it.
+            processor: an `ImagenAttnProcessor`, or one that is called as it is.
 
         Raises:
-            ValueError: another one, which knows neither texts nor masks of this layer.
+            ValueError: one of Diffusers' own, which know neither texts nor masks of this layer.
         """
-        if not isinstance(processor, ImagenAttnProcessor):
+        if type(processor).__module__.startswith("diffusers."):
             raise ValueError(
                 f"`processor` is a {type(processor).__name__}, which does not fit these layers; derive one from "
                 "ImagenAttnProcessor, or choose a kernel with `set_attention_backend`."

@@ -240,17 +240,17 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
             f"The U-Net is one of {'an enlargement' if shape.enlarges else 'a base'}, but `model.model_class` is "
             f"{config.model.model_class!r}; set it to what the U-Net is, which `low_res_channels` of its config says."
         )
+    if config.data.crop_side % unet.size_multiple:
+        field = "data.size" if config.data.crop is None else "data.crop"
+        raise ValueError(
+            f"`{field}` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
+        )
     # An adapter is drawn with at the size of the U-Net below it.
     if config.lora is None and unet.config.sample_size != config.data.size:
         raise ValueError(
             f"`data.size` is {config.data.size}, but the U-Net draws pictures of {unet.config.sample_size} pixels "
             "(`sample_size` of its config); give both the same, in `model.config` for a new U-Net; for a trained one "
             "call `register_to_config(sample_size=...)` and save it."
-        )
-    if config.data.crop_side % unet.size_multiple:
-        field = "data.size" if config.data.crop is None else "data.crop"
-        raise ValueError(
-            f"`{field}` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
         )
     if config.text.max_length > shape.text_length:
         raise ValueError(

@@ -87,25 +87,29 @@ class ImagenAttention(nn.Module, AttentionModuleMixin):
         self.add_v_proj = nn.Linear(text_dim, dim, bias=False)
         self.to_out = nn.ModuleList([zeroed(nn.Linear(dim, dim))])
         self.processor = ImagenAttnProcessor()
+        self._is_foreign = False
 
     def set_processor(self, processor: ImagenAttnProcessor) -> None:
         """Exchange how attention is computed.
 
         Args:
-            processor: an `ImagenAttnProcessor`, or one that is called as it is.
-
-        Raises:
-            ValueError: one of Diffusers' own, which know neither texts nor masks of this layer.
+            processor: an `ImagenAttnProcessor`, or one that is called as it is. Diffusers' own, which know neither texts
+                nor masks of this layer, are refused when they are to compute.
         """
-        if type(processor).__module__.startswith("diffusers."):
-            raise ValueError(
-                f"`processor` is a {type(processor).__name__}, which does not fit these layers; derive one from "
-                "ImagenAttnProcessor, or choose a kernel with `set_attention_backend`."
-            )
+        self._is_foreign = type(processor).__module__.startswith("diffusers.")
         super().set_processor(processor)
 
     def forward(self, tokens: Tensor, text: Tensor, text_mask: Tensor, memo: TextKeys | None = None) -> Tensor:
-        """Return (B, N, C), to be added to `tokens` (B, N, C)."""
+        """Return (B, N, C), to be added to `tokens` (B, N, C).
+
+        Raises:
+            ValueError: a processor of Diffusers' own.
+        """
+        if self._is_foreign:
+            raise ValueError(
+                f"`processor` is a {type(self.processor).__name__}, which does not fit these layers; derive one from "
+                "ImagenAttnProcessor, or choose a kernel with `set_attention_backend`."
+            )
         return self.processor(self, tokens, text, text_mask, memo)
 
 

@@ -54,6 +54,15 @@ def test_a_second_run_draws_what_is_missing_and_the_same(run, checkpoint, data, 
     assert "drawn with strength 0.1, not 0.2; choose another folder" in refused.err
 
 
+def test_a_folder_among_the_pictures_is_refused(run, checkpoint, data):
+    (data / "metadata.jsonl").unlink()
+    result = run("redraw", checkpoint, "--data", data, "--out", data / "drawn", *SETTINGS)
+    assert result.code == 2
+    assert "`--out` is" in result.err
+    assert "within `data.folder`" in result.err
+    assert not (data / "drawn").exists()
+
+
 def test_two_pictures_that_would_share_a_counterpart_are_refused(run, checkpoint, data, tmp_path):
     Image.new("RGB", (20, 20), "blue").save(data / "a.jpg")
     with (data / "metadata.jsonl").open("a") as file:

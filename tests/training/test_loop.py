@@ -244,7 +244,12 @@ def test_checkpoints_are_written_by_the_clock_too(make_config: MakeConfig) -> No
 
 @pytest.mark.parametrize(
     ("changes", "name"),
-    [({"seed": 1}, "seed"), ({"batch_size": 2}, "samples_per_step"), ({"data": {"validation_fraction": 0.3}}, "data")],
+    [
+        ({"seed": 1}, "seed"),
+        ({"batch_size": 2}, "samples_per_step"),
+        ({"data": {"validation_fraction": 0.3}}, "data"),
+        ({"optimizer": {"options": {"amsgrad": True}}}, r"optimizer\.options"),
+    ],
 )
 def test_run_with_other_samples_is_not_resumed(make_config: MakeConfig, changes: dict[str, Any], name: str) -> None:
     train(make_config(max_steps=1))
@@ -256,8 +261,20 @@ def test_run_with_other_samples_is_not_resumed(make_config: MakeConfig, changes:
 def test_run_with_another_model_is_not_resumed(make_config: MakeConfig) -> None:
     train(make_config(max_steps=1))
 
-    with pytest.raises(ValueError, match="of another model"):
+    with pytest.raises(
+        ValueError, match=r"of another U-Net than `model` says; .* size mismatch for \S+: copying"
+    ) as error:
         train(make_config(max_steps=2, model={"config": make_config().model.config | {"conditioning_dim": 32}}))
+    assert "\n" not in str(error.value)
+
+
+def test_run_within_its_pictures_leaves_no_folder(make_config: MakeConfig, pictures: Path) -> None:
+    (pictures / "metadata.jsonl").unlink()
+
+    with pytest.raises(ValueError, match="`output_dir` is"):
+        train(make_config(data={"prompts": ("a square",)}, output_dir=str(pictures / "run")))
+
+    assert not (pictures / "run").exists()
 
 
 def test_fresh_start_over_checkpoints_is_refused(make_config: MakeConfig) -> None:

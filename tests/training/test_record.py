@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from diffusers_imagen.training.progress import loss_text
 from diffusers_imagen.training.record import ScalarLog
 
 
@@ -46,6 +47,18 @@ def test_steps_without_a_finite_loss_do_not_spoil_the_mean(tmp_path: Path) -> No
 
     assert read(tmp_path / "log.jsonl")[0]["loss"] == 2.0
     assert read(tmp_path / "log.jsonl")[0]["skipped"] == 2
+
+
+def test_line_without_a_finite_loss_has_none(tmp_path: Path) -> None:
+    log = ScalarLog(tmp_path / "log.jsonl", step=0, enabled=True)
+    log.add(torch.tensor(float("nan")), torch.tensor(float("nan")), 1e-3, skipped=1, samples=8)
+    log.due(1, every=1, last=1)
+
+    (line,) = read(tmp_path / "log.jsonl")
+    assert not {"loss", "grad_norm"} & set(line)
+    assert line["skipped"] == 1
+    assert loss_text(line) == "not finite"
+    assert loss_text({"loss": 0.25}) == "0.2500"
 
 
 def test_lines_after_the_resumed_step_and_half_lines_are_removed(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.loading import load_text_encoder
 from diffusers_imagen.training.batches import BatchMaker
 from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.fine_tune_config import PriorConfig
 from diffusers_imagen.training.loop import train
-from diffusers_imagen.training.sources import open_pictures
+from diffusers_imagen.training.sources import check_places, open_pictures
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -95,6 +96,21 @@ def test_run_within_the_folder_whose_pictures_it_would_add_to_is_refused(
     with pytest.raises(ValueError, match=r"`output_dir` is 'pictures.*', within `data\.folder`, '.*pictures'"):
         open_pictures(config)
     assert len(open_pictures(replace(config, output_dir="pictures-run"))) == 12
+
+
+@pytest.mark.parametrize("name", ["data.low_res_folder", "prior.folder"])
+def test_other_pictures_within_the_folder_of_pictures_are_refused(
+    make_config: MakeConfig, pictures: Path, name: str
+) -> None:
+    (pictures / "metadata.jsonl").unlink()
+    inside = str(pictures / "inside")
+    low_res = {"low_res_folder": inside} if name == "data.low_res_folder" else {}
+    config = make_config(data={"prompts": ("a square",), **low_res})
+    if name == "prior.folder":
+        config = replace(config, prior=PriorConfig(folder=inside))
+
+    with pytest.raises(ValueError, match=rf"`{name}` is '.*inside', within `data\.folder`"):
+        check_places(config)
 
 
 def test_captions_come_from_the_fields_that_are_named(make_config: MakeConfig, shards: Path) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.loop import train
 from diffusers_imagen.training.trackers import start_trackers, stop_trackers, track, tracker_names
 
 
@@ -51,3 +53,19 @@ def test_trackers_get_settings_and_scalars(make_config: Callable[..., TrainConfi
     assert notebook.lines == [({"loss": 0.5}, 4), ({}, None)]
     assert notebook.settings["data.size"] == 8
     assert notebook.settings["text.layers"] == "(-1,)"
+
+
+def test_tensorboard_shows_each_step_once_after_an_interrupted_run(make_config: Callable[..., TrainConfig]) -> None:
+    config = make_config(
+        trackers=None, log_every=1, max_steps=6, checkpoint={"every_steps": 3}, preview={"every_steps": 5}
+    )
+
+    def interrupt(unet: object, step: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, preview=interrupt)
+    train(config)
+
+    events = EventAccumulator(str(Path(config.output_dir) / "trackers" / "diffusers-imagen")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]

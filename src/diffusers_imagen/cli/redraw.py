@@ -36,7 +36,7 @@ def redraw(
     from diffusers_imagen.pipelines.redrawing import check_strength, redrawing_pipeline
     from diffusers_imagen.pipelines.redrawing import redraw as draw_again
     from diffusers_imagen.training.config import DataConfig
-    from diffusers_imagen.training.sources import open_data
+    from diffusers_imagen.training.sources import check_is_elsewhere, open_data
 
     check_strength(strength, steps)
     pipe = load_pipeline(checkpoint, device)
@@ -46,7 +46,9 @@ def redraw(
     if size % side or size <= side:
         raise ValueError(f"`--size` is {size}; give a multiple of the {side} pixels that the base draws.")
     # What cannot be read is left out; whether it is too much, the training says.
-    source = open_data(DataConfig(folder=str(data), size=size, max_bad_fraction=1.0))
+    pictures_data = DataConfig(folder=str(data), size=size, max_bad_fraction=1.0)
+    check_is_elsewhere(pictures_data, out, "--out")
+    source = open_data(pictures_data)
     source.check_low_res_names()
     settings = {"checkpoint": checkpoint, "size": size, "strength": strength, "steps": steps, "seed": seed}
     claim_folder(out, settings)

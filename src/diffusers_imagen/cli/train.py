@@ -32,9 +32,11 @@ def train(
     """Train one stage; the same command again resumes it. Works the same under torchrun and accelerate launch."""
     from diffusers_imagen.cli.preview import StagePreview
     from diffusers_imagen.cli.prior import PriorDrawer
+    from diffusers_imagen.training.checkpoint import checkpoint_steps
     from diffusers_imagen.training.dry_run import dry_run as try_out
     from diffusers_imagen.training.loop import train as run
     from diffusers_imagen.training.report import write_report
+    from diffusers_imagen.training.run_folder import CHECKPOINTS
 
     settings = read_settings(config, preset, override or [], steps)
     is_main = os.environ.get("RANK", "0") == "0"
@@ -45,10 +47,14 @@ def train(
         return
     logging.basicConfig(format="%(message)s")
     logging.getLogger("diffusers_imagen").setLevel(logging.INFO)
+    made = max(checkpoint_steps(Path(settings.output_dir) / CHECKPOINTS), default=0)
     result = run(settings, preview=StagePreview(settings) if is_main else None, draw=PriorDrawer(settings))
     if not is_main:
         return
     print(f"report: {write_report(Path(settings.output_dir))}")
+    if made >= settings.max_steps:
+        print(f"{made} steps were made before, and `max_steps` is {settings.max_steps}: give more to go on")
+        return
     print(f"{result.step} steps, {result.skipped} skipped, {'finished' if result.finished else 'to be resumed'}")
 
 

@@ -89,7 +89,9 @@ def training_rows(logs: Mapping[str, Path]) -> list[tuple[str, ...]]:
     for stage, path in logs.items():
         try:
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            chosen = {line["step"]: line["loss"] for line in (lines[0], lines[len(lines) // 2], lines[-1])}
+            # A line of nothing but skipped steps has no loss.
+            told = [line for line in lines if "loss" in line]
+            chosen = {line["step"]: line["loss"] for line in (told[0], told[len(told) // 2], told[-1])}
             losses = ", ".join(f"{loss:.4g} (step {step:,})" for step, loss in chosen.items())
             speed = sorted(line["samples_per_s"] for line in lines)[len(lines) // 2]
         except (ValueError, TypeError, KeyError, IndexError) as error:

@@ -72,10 +72,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         ) from error
 
     final = folder / f"step-{checkpoint.step:08d}"
+    replaced = folder / f"{_TEMPORARY}{final.name}"
     if final.exists():
-        final.rename(folder / f"{_TEMPORARY}{final.name}")
+        final.rename(replaced)
     temporary.rename(final)
     _sync(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     steps = checkpoint_steps(folder)
     for step, path in steps.items():
         older = sum(1 for other in steps if step < other <= checkpoint.step)

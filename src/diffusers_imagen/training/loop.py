@@ -56,7 +56,7 @@ from diffusers_imagen.training.run_folder import (
     write_run_config,
 )
 from diffusers_imagen.training.sharding import gather, is_sharded, whole
-from diffusers_imagen.training.sources import captions_of, open_pictures
+from diffusers_imagen.training.sources import captions_of, check_places, open_pictures
 from diffusers_imagen.training.state import (
     TrainingState,
     UNet,
@@ -74,7 +74,8 @@ _logger = logging.getLogger(__name__)
 
 Preview = Callable[[UNet, int], None]
 _BAD_AT_END = 10
-_MEANINGS = ("prediction", "text")
+# Not all checkpoints say these.
+_LATER = ("prediction", "text", "optimizer.options")
 
 
 class TrainResult(NamedTuple):
@@ -116,6 +117,7 @@ class _Run:
         self._config = config
         self._preview = preview
         self._folder = Path(config.output_dir)
+        check_places(config)
         self._accelerator = accelerator = make_accelerator(config)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_run(self._folder) if accelerator.is_main_process else None
@@ -290,8 +292,8 @@ class _Run:
         if checkpoint is None:
             return
         for name, value in self._identity().items():
-            # Checkpoints of before there was a choice have nothing of what did not exist, and not all say what they mean.
-            saved = checkpoint.record.get(name, value if name in _MEANINGS else None)
+            # Checkpoints of before there was a choice have nothing of what did not exist.
+            saved = checkpoint.record.get(name, value if name in _LATER else None)
             if saved != value:
                 raise ValueError(
                     f"The run in {str(self._folder)!r} had {name} {saved!r}, now it is {value!r}; "
@@ -300,7 +302,10 @@ class _Run:
         try:
             self._state.restore(checkpoint)
         except RuntimeError as error:
-            raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another model: {error}") from error
+            raise CheckpointError(
+                f"The checkpoint of step {checkpoint.step} in {str(self._folder)!r} is of another U-Net than `model` says; "
+                f"set `model` back to what it was, or give another `output_dir`. The first difference: {_first(error)}"
+            ) from error
         _logger.info("Resumed from step %d.", checkpoint.step)
 
     def _identity(self) -> dict[str, Any]:
@@ -315,6 +320,8 @@ class _Run:
             "base": None if lora is None else pretrained_digest(pretrained_folder(self._config.model)),
             "prediction": prediction_of(self._state.unet),
             "text": json.loads(json.dumps(asdict(self._config.text.settings))),
+            # Some decide what the optimizer keeps.
+            "optimizer.options": json.loads(json.dumps(self._config.optimizer.options)),
         }
 
     def _text(self, *sources: PictureSource) -> TextEmbeddingCache | OnlineTextEncoder:
@@ -417,3 +424,9 @@ class _Run:
             self._stop.set()
 
         return signal.signal(signal.SIGTERM, leave)
+
+
+def _first(error: RuntimeError) -> str:
+    """Give the first of the tensors that PyTorch complains of."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1] if len(lines) > 1 else lines[0]

@@ -34,15 +34,16 @@ class Progress:
     def show(self, line: Mapping[str, float]) -> None:
         """Show the scalars of a step as `ScalarLog` wrote them."""
         left = hours_left(int(line["step"]), self._last, self._samples_per_step, line["samples_per_s"])
+        loss = loss_text(line)
         if self._on_terminal:
             speed = f"{line['samples_per_s']:.1f}"
-            self._bar.set_postfix(loss=f"{line['loss']:.4f}", samples_per_s=speed, hours_left=f"{left:.2f}")
+            self._bar.set_postfix(loss=loss, samples_per_s=speed, hours_left=f"{left:.2f}")
         elif self._enabled:
             _logger.info(
-                "step %d of %d, loss %.4f, %.1f samples/s, %.2f hours left",
+                "step %d of %d, loss %s, %.1f samples/s, %.2f hours left",
                 line["step"],
                 self._last,
-                line["loss"],
+                loss,
                 line["samples_per_s"],
                 left,
             )
@@ -50,6 +51,11 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()
+
+
+def loss_text(line: Mapping[str, float]) -> str:
+    """Give the loss of a line that `ScalarLog` wrote, for people."""
+    return f"{line['loss']:.4f}" if "loss" in line else "not finite"
 
 
 def hours_left(step: int, last: int, samples_per_step: int, samples_per_s: float) -> float:

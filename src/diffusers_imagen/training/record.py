@@ -55,7 +55,7 @@ class ScalarLog:
             last: The last step of the run, which always has a line.
 
         Returns:
-            The line, or None.
+            The line, or None. It has no `loss` and no `grad_norm` if none since the last line was finite.
         """
         if step % every and step != last:
             return None
@@ -66,8 +66,8 @@ class ScalarLog:
         seconds = time.monotonic() - self._since
         line = {
             "step": step,
-            "loss": sum(losses) / max(1, len(losses)),
-            "grad_norm": sum(norms) / max(1, len(norms)),
+            **_mean_of("loss", losses),
+            **_mean_of("grad_norm", norms),
             **self._latest,
             "samples_per_s": self._samples / max(seconds, 1e-9),
             "data_wait": self._waited / max(seconds, 1e-9),
@@ -84,6 +84,11 @@ class ScalarLog:
         self._waited = 0.0
         self._latest: dict[str, float] = {}
         self._since = time.monotonic()
+
+
+def _mean_of(name: str, values: list[float]) -> dict[str, float]:
+    """Give a named mean; nothing without values, since any number would look like a measured one."""
+    return {name: sum(values) / len(values)} if values else {}
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:

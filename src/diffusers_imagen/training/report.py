@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from diffusers_imagen.training.charts import INK, PAPER, Line, draw_chart
+from diffusers_imagen.training.progress import loss_text
 from diffusers_imagen.training.run_folder import HELD_OUT, LOG, PREVIEWS, read_lines, read_run_config
 
 REPORT = "report.png"
@@ -70,7 +71,7 @@ def smoothed(points: Sequence[tuple[float, float]], count: int = 25) -> list[tup
 
 
 def _loss_lines(lines: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]) -> list[Line]:
-    raw = [(line["step"], line["loss"]) for line in lines]
+    raw = _line(lines, "loss").points
     drawn = [Line("training", raw, faint=len(raw) > 50)]
     if len(raw) > 50:
         drawn.append(Line("training, mean of 25", smoothed(raw)))
@@ -96,9 +97,9 @@ def _line(lines: Sequence[Mapping[str, Any]], name: str) -> Line:
 def _heading(run: Path, lines: Sequence[Mapping[str, Any]]) -> Image.Image:
     config = read_run_config(run)
     last = lines[-1]
-    texts = [f"{run}: step {last['step']}, loss {last['loss']:.4f}, {last['skipped']:.0f} steps skipped"]
+    texts = [f"{run}: step {last['step']}, loss {loss_text(last)}, {last['skipped']:.0f} steps skipped"]
     if config is not None:
-        texts = [f"{run}: step {last['step']} of {config['max_steps']}, loss {last['loss']:.4f}"]
+        texts = [f"{run}: step {last['step']} of {config['max_steps']}, loss {loss_text(last)}"]
         data, optimizer = config["data"], config["optimizer"]
         texts.append(
             f"{config['model']['model_class']}, {data['size']} px from {data['folder']}; batch {config['batch_size']} x "

@@ -42,7 +42,7 @@ def open_pictures(
         ValueError: If there are no pictures, they are not as `config` says, or the run would add to them.
     """
     data = config.data
-    _check_output_is_elsewhere(config)
+    check_places(config)
     pictures = open_data(data, held_out, quarantine)
     if data.low_res_folder is not None:
         pictures.pair_with(data.low_res_folder)
@@ -97,15 +97,44 @@ def captions_of(*sources: PictureSource) -> Iterator[str]:
         yield from source.captions
 
 
-def _check_output_is_elsewhere(config: TrainConfig) -> None:
-    """Refuse a run within a folder all of whose pictures are trained on: its previews would be among them."""
-    folder, output = Path(config.data.folder), Path(config.output_dir)
-    if not output.resolve().is_relative_to(folder.resolve()):
+def check_places(config: TrainConfig) -> None:
+    """Refuse a run that would write pictures, or find smaller ones, among those that it is trained on.
+
+    Args:
+        config: Of the run; nothing is written.
+
+    Raises:
+        ValueError: If the run's folder, its smaller pictures or its prior pictures are within the folder of pictures.
+    """
+    data = config.data
+    places = {
+        "output_dir": config.output_dir,
+        "data.low_res_folder": data.low_res_folder,
+        "prior.folder": config.prior.folder if config.prior else None,
+    }
+    for name, place in places.items():
+        if place is not None:
+            check_is_elsewhere(data, place, name)
+
+
+def check_is_elsewhere(data: DataConfig, place: str | Path, name: str) -> None:
+    """Refuse a folder of other pictures within one all of whose pictures are trained on.
+
+    Args:
+        data: Where the pictures are; a `metadata.jsonl` there names those that are trained on.
+        place: Of the other pictures.
+        name: The argument's.
+
+    Raises:
+        ValueError: If it is within.
+    """
+    folder = Path(data.folder)
+    if not Path(place).resolve().is_relative_to(folder.resolve()):
         return
-    if _kind(config.data) == "folder" and not (folder / "metadata.jsonl").is_file():
+    if _kind(data) == "folder" and not (folder / "metadata.jsonl").is_file():
         raise ValueError(
-            f"`output_dir` is {config.output_dir!r}, within `data.folder`, {config.data.folder!r}, so the run's previews "
-            "would become training pictures; give a folder elsewhere."
+            f"`{name}` is {str(place)!r}, within `data.folder`, {data.folder!r}, so its pictures would become training "
+            "pictures; give a folder elsewhere."
         )
 
 

@@ -1,6 +1,7 @@
 # make demo    an environment, the package, two pictures in outputs/
 # make test    an environment, the package with its test extra, the tests
 # make test-slow   what takes longer: kills, damage and several processes, with their counts
+# make test-deepspeed   the same for DeepSpeed, in an environment that has it
 # make check   the linters and the tests, as CI runs them
 # make bench   an environment with the peers, this package against them: half an hour; bench-quick: tiny models
 # make peers   an environment with imagen-pytorch and MinImagen, releases side by side; converted weights against them
@@ -9,9 +10,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 BENCH_VENV ?= .venv-bench
 PEERS_VENV ?= .venv-peers
+DEEPSPEED_VENV ?= .venv-deepspeed
 SOURCES = setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lint fix check clean bench bench-quick bench-environment peers
+.PHONY: demo test test-slow test-deepspeed lint fix check clean bench bench-quick bench-environment peers
 
 demo: $(VENV)/.installed
 	$(BIN)/diffusers-imagen generate "一只戴着帽子的猫" "a cat wearing a hat" --output outputs/cat_with_hat.png --seed 0
@@ -21,6 +23,11 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow -rP
+
+test-deepspeed:
+	$(PYTHON) -m venv $(DEEPSPEED_VENV)
+	$(DEEPSPEED_VENV)/bin/python -m pip install -q -c constraints.txt -e ".[test,deepspeed]"
+	$(DEEPSPEED_VENV)/bin/python -m pytest -m deepspeed -rP
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -48,7 +55,7 @@ peers:
 	$(PEERS_VENV)/bin/python scripts/convert/check_against_imagen_pytorch.py $(PEERS_VENV)
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(PEERS_VENV) outputs build dist
+	rm -rf $(VENV) $(BENCH_VENV) $(PEERS_VENV) $(DEEPSPEED_VENV) outputs build dist
 
 $(VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)

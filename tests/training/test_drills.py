@@ -3,6 +3,7 @@
 Processes are forked from this one, which has imported everything already, and train together over gloo on the CPU.
 """
 
+import importlib.util
 import json
 import os
 import random
@@ -34,6 +35,17 @@ KILLS = 20
 POST_HOC = {"post_hoc": True, "snapshot_every_steps": 7}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
+needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed: run `make test-deepspeed`")
+
+
+def with_deepspeed(*values: object) -> Any:
+    """Give the parameters of a test that runs where DeepSpeed is installed."""
+    return pytest.param(*values, marks=[pytest.mark.deepspeed, needs_deepspeed])
+
+
+SHARED = ["fsdp", with_deepspeed("deepspeed")]
+ALL = ["ddp", *SHARED]
 
 
 def free_port() -> int:
@@ -112,7 +124,9 @@ def losses(config: TrainConfig) -> list[float]:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize(("processes", "strategy"), [(1, "auto"), (2, "ddp"), (2, "fsdp")])
+@pytest.mark.parametrize(
+    ("processes", "strategy"), [(1, "auto"), (2, "ddp"), (2, "fsdp"), with_deepspeed(2, "deepspeed")]
+)
 def test_twenty_kills_at_random_moments_change_no_bit(
     make_config: MakeConfig, tmp_path: Path, processes: int, strategy: str, workers: int
 ) -> None:
@@ -165,7 +179,15 @@ def test_other_numbers_of_processes_and_passes_see_the_same_samples(make_config:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [((1, "auto"), (2, "ddp")), ((1, "auto"), (2, "fsdp")), ((2, "fsdp"), (1, "auto")), ((2, "fsdp"), (2, "ddp"))],
+    [
+        ((1, "auto"), (2, "ddp")),
+        ((1, "auto"), (2, "fsdp")),
+        ((2, "fsdp"), (1, "auto")),
+        ((2, "fsdp"), (2, "ddp")),
+        with_deepspeed((1, "auto"), (2, "deepspeed")),
+        with_deepspeed((2, "deepspeed"), (1, "auto")),
+        with_deepspeed((2, "fsdp"), (2, "deepspeed")),
+    ],
 )
 def test_run_goes_on_with_another_number_of_processes_and_strategy(
     make_config: MakeConfig, tmp_path: Path, before: tuple[int, str], after: tuple[int, str]
@@ -219,31 +241,34 @@ def kinds_seen(folder: Path) -> Preview:
     ],
     ids=["base with held-out pictures", "enlargement with accumulation", "checkpointing in bfloat16"],
 )
-def test_fsdp_trains_and_writes_what_ddp_does(
-    make_config: MakeConfig, tmp_path: Path, changes: dict[str, Any]
+@pytest.mark.parametrize("strategy", SHARED)
+def test_what_is_shared_trains_and_writes_what_ddp_does(
+    make_config: MakeConfig, tmp_path: Path, strategy: str, changes: dict[str, Any]
 ) -> None:
     enlarges = changes.get("enlarges", False)
     plain = make_config(enlarges=enlarges).model.config | {"dropout": 0.0}
     changes = {**changes, "model": {"config": plain, **changes.get("model", {})}}
     runs = []
-    for strategy in ("ddp", "fsdp"):
-        folder = tmp_path / strategy
-        config = make_config(
-            **changes, max_steps=6, log_every=1, ema=POST_HOC, strategy=strategy, output_dir=str(folder)
-        )
+    for kind in ("ddp", strategy):
+        folder = tmp_path / kind
+        config = make_config(**changes, max_steps=6, log_every=1, ema=POST_HOC, strategy=kind, output_dir=str(folder))
         assert end(start(config, 2, preview=kinds_seen(folder))) == [0, 0]
         runs.append(config)
-    ddp, fsdp = runs
-    assert losses(fsdp) == pytest.approx(losses(ddp), rel=1e-5 if fsdp.precision == "no" else 1e-3)
-    if fsdp.precision == "no":
-        assert_close_states(ddp, fsdp)
-    held_out = [[line["loss"] for line in read_lines(tmp_path / name / "held_out.jsonl")] for name in ("ddp", "fsdp")]
+    ddp, shared = runs
+    assert losses(shared) == pytest.approx(losses(ddp), rel=1e-5 if shared.precision == "no" else 1e-3)
+    if shared.precision == "no":
+        assert_close_states(ddp, shared)
+    held_out = [
+        [line["loss"] for line in read_lines(tmp_path / name / "held_out.jsonl")] for name in ("ddp", strategy)
+    ]
     assert held_out[1] == pytest.approx(held_out[0], rel=1e-5)
     assert len(held_out[1]) == (2 if "held_out" in changes else 0)
-    files = [{path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*")} for name in ("ddp", "fsdp")]
+    files = [
+        {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*")} for name in ("ddp", strategy)
+    ]
     assert files[0] == files[1]
-    assert (tmp_path / "fsdp" / "previews.txt").read_text() == (tmp_path / "ddp" / "previews.txt").read_text()
-    exported = [load_file(next((tmp_path / name / "unet").glob("*.safetensors"))) for name in ("ddp", "fsdp")]
+    assert (tmp_path / strategy / "previews.txt").read_text() == (tmp_path / "ddp" / "previews.txt").read_text()
+    exported = [load_file(next((tmp_path / name / "unet").glob("*.safetensors"))) for name in ("ddp", strategy)]
     assert {name: weight.shape for name, weight in exported[0].items()} == {
         name: weight.shape for name, weight in exported[1].items()
     }
@@ -272,22 +297,23 @@ def test_fsdp_that_a_launcher_asks_for_is_that_of_the_configuration(
     assert_same_bits(configured, launched)
 
 
-def test_fsdp_trains_an_adapter_as_ddp_does(make_config: MakeConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", SHARED)
+def test_what_is_shared_trains_an_adapter_as_ddp_does(make_config: MakeConfig, tmp_path: Path, strategy: str) -> None:
     run(make_config(max_steps=1, output_dir=str(tmp_path / "base")))
     runs = []
-    for strategy in ("ddp", "fsdp"):
+    for kind in ("ddp", strategy):
         config = make_config(
             model={"config": {}, "pretrained": str(tmp_path / "base")},
             lora=LoraConfig(rank=2),
             max_steps=4,
             batch_size=2,
-            strategy=strategy,
-            output_dir=str(tmp_path / strategy),
+            strategy=kind,
+            output_dir=str(tmp_path / kind),
         )
         run(config, 2)
         runs.append(config)
     assert_close_states(*runs)
-    adapters = [load_file(tmp_path / name / "lora" / "pytorch_lora_weights.safetensors") for name in ("ddp", "fsdp")]
+    adapters = [load_file(tmp_path / name / "lora" / "pytorch_lora_weights.safetensors") for name in ("ddp", strategy)]
     assert adapters[0].keys() == adapters[1].keys()
     assert all(torch.allclose(adapters[0][name], adapters[1][name], atol=1e-6) for name in adapters[0])
 
@@ -304,7 +330,7 @@ def infinite_at(rank: int, guilty: int) -> None:
     module.diffusion_loss = sometimes_infinite
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ALL)
 def test_all_processes_skip_a_step_that_one_of_them_spoils(
     make_config: MakeConfig, tmp_path: Path, strategy: str
 ) -> None:
@@ -319,7 +345,7 @@ def test_all_processes_skip_a_step_that_one_of_them_spoils(
     assert_same_bits(*configs)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ALL)
 def test_a_killed_process_ends_the_others_within_a_minute(make_config: MakeConfig, strategy: str) -> None:
     config = make_config(max_steps=100_000, log_every=1, strategy=strategy)
     children = start(config, processes=2)
@@ -333,7 +359,10 @@ def test_a_killed_process_ends_the_others_within_a_minute(make_config: MakeConfi
     assert seconds < 60
 
 
-@pytest.mark.parametrize(("told", "strategy"), [((0,), "ddp"), ((1,), "ddp"), ((0, 1), "ddp"), ((1,), "fsdp")])
+@pytest.mark.parametrize(
+    ("told", "strategy"),
+    [((0,), "ddp"), ((1,), "ddp"), ((0, 1), "ddp"), ((1,), "fsdp"), with_deepspeed((1,), "deepspeed")],
+)
 def test_sigterm_to_any_process_saves_and_leaves_all_with_code_0(
     make_config: MakeConfig, tmp_path: Path, told: tuple[int, ...], strategy: str
 ) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from diffusers_imagen.training.config import OptimizerConfig, TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
+from diffusers_imagen.training.optimizer_state import OwnOptimizerState
 from diffusers_imagen.training.optimizers import make_optimizer, optimizer_class
 from diffusers_imagen.training.state import TrainingState, make_unet
 
@@ -28,7 +29,12 @@ GENERAL = [
 def make_state(config: TrainConfig, optimizer: OptimizerConfig, seed: int) -> TrainingState:
     torch.manual_seed(seed)
     unet = make_unet(config.model).to(memory_format=torch.channels_last)
-    return TrainingState(unet, ExponentialAverage(unet, 0.9), make_optimizer(unet, optimizer))
+    return TrainingState(unet, ExponentialAverage(unet, 0.9), OwnOptimizerState(make_optimizer(unet, optimizer)))
+
+
+def own_optimizer(state: TrainingState) -> torch.optim.Optimizer:
+    assert isinstance(state.optimizer, OwnOptimizerState)
+    return state.optimizer.optimizer
 
 
 def take_steps(state: TrainingState, count: int) -> None:
@@ -36,7 +42,7 @@ def take_steps(state: TrainingState, count: int) -> None:
         for number, weight in enumerate(state.unet.parameters()):
             generator = torch.Generator().manual_seed(1000 * state.step + number)
             weight.grad = torch.empty_like(weight).copy_(torch.randn(weight.shape, generator=generator))
-        state.optimizer.step()
+        own_optimizer(state).step()
         state.step += 1
 
 

@@ -107,7 +107,7 @@ def test_memory_of_a_part_is_a_share_and_one_block(make_config: Callable[..., Tr
     config = make_config()
     unet = describe_unet(config.model)
     alone = estimate_memory(unet, config, 16)
-    spread = estimate_memory(unet, config, 16, processes=4, is_spread=True)
+    spread = estimate_memory(unet, config, 16, processes=4, strategy="fsdp")
     assert spread.optimizer == alone.optimizer // 4
     assert math.isclose(spread.averages, alone.averages / 4, rel_tol=1e-3)
     assert alone.weights / 4 < spread.weights < alone.weights

@@ -7,6 +7,7 @@ import torch
 
 from diffusers_imagen.training.config import ModelConfig, OptimizerConfig, TrainConfig
 from diffusers_imagen.training.ema import ExponentialAverage
+from diffusers_imagen.training.optimizer_state import OwnOptimizerState
 from diffusers_imagen.training.optimizers import make_optimizer
 from diffusers_imagen.training.state import TrainingState, check_unet, learning_rate, make_unet
 
@@ -16,7 +17,14 @@ MakeConfig = Callable[..., TrainConfig]
 def make_state(config: TrainConfig, seed: int) -> TrainingState:
     torch.manual_seed(seed)
     unet = make_unet(config.model).to(memory_format=torch.channels_last)
-    return TrainingState(unet, ExponentialAverage(unet, 0.9), make_optimizer(unet, config.optimizer))
+    return TrainingState(
+        unet, ExponentialAverage(unet, 0.9), OwnOptimizerState(make_optimizer(unet, config.optimizer))
+    )
+
+
+def own_optimizer(state: TrainingState) -> torch.optim.Optimizer:
+    assert isinstance(state.optimizer, OwnOptimizerState)
+    return state.optimizer.optimizer
 
 
 def take_step(state: TrainingState) -> None:
@@ -24,7 +32,7 @@ def take_step(state: TrainingState) -> None:
     for number, weight in enumerate(state.unet.parameters()):
         generator = torch.Generator().manual_seed(1000 * state.step + number)
         weight.grad = torch.empty_like(weight).copy_(torch.randn(weight.shape, generator=generator))
-    state.optimizer.step()
+    own_optimizer(state).step()
     state.ema.update(state.unet, state.updates)
     state.step += 1
 
@@ -55,7 +63,7 @@ def test_restored_moments_lie_in_memory_as_their_weights_do(make_config: MakeCon
     four_axes = [weight for weight in state.unet.parameters() if weight.ndim == 4 and min(weight.shape) > 1]
     assert four_axes
     for weight in four_axes:
-        assert state.optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+        assert own_optimizer(state).state[weight]["exp_avg"].stride() == weight.stride()
 
 
 def test_checkpoint_of_another_unet_is_refused(make_config: MakeConfig) -> None:

@@ -359,9 +359,9 @@ class TrainConfig:
     list, and None for tensorboard if it is installed."""
     processes: int | None = None
     """Processes that must train together, or the run fails at once; None for as many as there are."""
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp", "deepspeed"] = "auto"
     """What several processes hold: "ddp" the whole model each, "fsdp" a part of all weights, gradients, moments and
-    averages (FSDP2); "auto" does what the launcher asks for, "ddp" by default."""
+    averages (FSDP2), "deepspeed" all weights and averages and a part of the rest (ZeRO); "auto" does what the launcher asks for, "ddp" by default."""
 
     def __post_init__(self) -> None:
         _check_choices(self)

@@ -21,10 +21,9 @@ from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.memory import MemoryEstimate, estimate_memory, peak_memory
 from diffusers_imagen.training.objective import TrainingBatch, diffusion_loss
 from diffusers_imagen.training.prior import missing_pictures, prior_config
-from diffusers_imagen.training.sharding import whole
 from diffusers_imagen.training.sources import open_pictures
 from diffusers_imagen.training.state import check_unet, describe_unet, make_unet
-from diffusers_imagen.training.strategy import asks_for_fsdp, make_accelerator, place, prepare
+from diffusers_imagen.training.strategy import make_accelerator, place, prepare, strategy_of
 from diffusers_imagen.training.tasks import training_task
 
 _MIB = 2**20
@@ -123,7 +122,7 @@ def dry_run(config: TrainConfig) -> DryRun:
     text = encode_text(sampled, tokenizer, text_encoder, config.text.settings)
     described = describe_unet(config.model, config.lora)
     check_unet(described, config, text.hidden_states.shape[-1])
-    memory = estimate_memory(described, config, text.mask.shape[1], accelerator.num_processes, asks_for_fsdp(config))
+    memory = estimate_memory(described, config, text.mask.shape[1], accelerator.num_processes, strategy_of(config))
 
     some = [pictures[index] for index in range(min(_PICTURES, len(pictures)))]
     started = time.perf_counter()
@@ -177,17 +176,14 @@ def _two_steps(config: TrainConfig, accelerator: Accelerator, batch: TrainingBat
     averages = [ExponentialAverage(unet, config.ema.decay) for _ in range(3 if config.ema.post_hoc else 1)]
     if config.compile:
         unet.compile()
-    wrapped, optimizer = prepare(unet, [average.model for average in averages], config, accelerator)
+    updates = prepare(unet, [average.model for average in averages], config, accelerator)
     seconds = []
     for step in range(2):
         started = time.perf_counter()
-        for _ in range(config.gradient_accumulation_steps):
-            with accelerator.accumulate(wrapped):
-                loss = diffusion_loss(wrapped, task, batch, config.data, config.objective).mean
-                accelerator.backward(loss)
-        whole(accelerator.clip_grad_norm_(unet.parameters(), config.optimizer.max_grad_norm)).item()
-        optimizer.step()
-        optimizer.zero_grad()
+        for passes in range(1, config.gradient_accumulation_steps + 1):
+            with updates.forward_pass(is_last=passes == config.gradient_accumulation_steps):
+                updates.backward(diffusion_loss(updates.unet, task, batch, config.data, config.objective).mean)
+        updates.update().item()
         for average in averages:
             average.update(unet, step)
         if accelerator.device.type == "cuda":

@@ -55,7 +55,7 @@ from diffusers_imagen.training.run_folder import (
     lock_run,
     write_run_config,
 )
-from diffusers_imagen.training.sharding import gather, is_sharded, whole
+from diffusers_imagen.training.sharding import gather, is_sharded
 from diffusers_imagen.training.sources import captions_of, check_places, open_pictures
 from diffusers_imagen.training.state import (
     TrainingState,
@@ -196,27 +196,23 @@ class _Run:
         """Make one optimizer step, or skip it when a gradient is not finite."""
         config, state, accelerator = self._config, self._state, self._accelerator
         rate = learning_rate(config.optimizer, state.step, config.max_steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        self._updates.set_learning_rate(rate)
         loss = torch.zeros((), device=accelerator.device)
         for micro in range(config.gradient_accumulation_steps):
             seed_step(config.seed, state.step * config.gradient_accumulation_steps + micro, accelerator.process_index)
-            with accelerator.accumulate(self._unet):
+            with self._updates.forward_pass(is_last=micro == config.gradient_accumulation_steps - 1):
                 part = diffusion_loss(
-                    self._unet,
+                    self._updates.unet,
                     self._task,
                     self._next(batches),
                     config.data,
                     config.objective,
                 ).mean
-                accelerator.backward(part)
+                self._updates.backward(part)
                 loss += part.detach() / config.gradient_accumulation_steps
-        norm = whole(accelerator.clip_grad_norm_(state.unet.parameters(), config.optimizer.max_grad_norm))
+        norm = self._updates.update()
         # The norm is of gradients averaged over all processes, so all of them skip together.
         finite = bool(torch.isfinite(norm))
-        if finite or state.scaler is not None:
-            self._optimizer.step()
-        self._optimizer.zero_grad()
         if finite:
             state.ema.update(state.unet, state.updates)
             for average in state.power:
@@ -279,8 +275,8 @@ class _Run:
             unet.compile()
         self._task = training_task(unet, config)
         averages = [ema.model, *(average.model for average in power)]
-        self._unet, self._optimizer = prepare(unet, averages, config, accelerator)
-        self._state = TrainingState(unet, ema, self._optimizer.optimizer, power, accelerator.scaler)
+        self._updates = prepare(unet, averages, config, accelerator)
+        self._state = TrainingState(unet, ema, self._updates.state, power, accelerator.scaler)
 
     def _resume(self) -> None:
         folder = self._folder / CHECKPOINTS

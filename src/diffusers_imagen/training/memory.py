@@ -23,6 +23,7 @@ from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.optimizers import optimizer_class
 from diffusers_imagen.training.state import UNet
+from diffusers_imagen.training.zero import BUCKET
 
 _FLOAT = 4
 # Of what a pass in float32 keeps: half of most tensors, but norms, residuals and copied weights too. Measured.
@@ -46,7 +47,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    unet: UNet, config: TrainConfig, text_length: int, processes: int = 1, is_spread: bool = False
+    unet: UNet, config: TrainConfig, text_length: int, processes: int = 1, strategy: str = "ddp"
 ) -> MemoryEstimate:
     """Estimate what training takes in each process, beside the program itself and the pictures.
 
@@ -55,10 +56,13 @@ def estimate_memory(
         config: Of the run.
         text_length: Tokens of a caption.
         processes: Number of processes, of which several keep another copy of the gradients to exchange.
-        is_spread: Whether they share everything out among them (FSDP), instead of each having all.
+        strategy: How they share: "ddp", each has all; "fsdp", everything is shared out among them; "deepspeed", gradients
+            and moments are.
     """
-    if is_spread:
+    if strategy == "fsdp":
         return _estimate_spread(unet, config, text_length, processes)
+    if strategy == "deepspeed":
+        return _estimate_zero(unet, config, text_length, processes)
     count = sum(parameter.numel() for parameter in _trained(unet))
     averages = 3 if config.ema.post_hoc else 1
     return MemoryEstimate(
@@ -82,6 +86,20 @@ def _estimate_spread(unet: UNet, config: TrainConfig, text_length: int, processe
         gradients=_FLOAT * (trained // processes + min(whole, trained)),
         optimizer=_moments(unet, config.optimizer.name) // processes,
         averages=averages * _FLOAT * (everything // processes),
+        activations=_activations(unet, config, text_length),
+    )
+
+
+def _estimate_zero(unet: UNet, config: TrainConfig, text_length: int, processes: int) -> MemoryEstimate:
+    """Estimate a process's part with ZeRO: another copy of the weights is shared out, to be updated."""
+    everything = sum(parameter.numel() for parameter in unet.parameters())
+    trained = sum(parameter.numel() for parameter in _trained(unet))
+    averages = 3 if config.ema.post_hoc else 1
+    return MemoryEstimate(
+        weights=_FLOAT * (everything + trained // processes),
+        gradients=_FLOAT * (trained // processes + min(BUCKET, trained)),
+        optimizer=_moments(unet, config.optimizer.name) // processes,
+        averages=averages * _FLOAT * trained,
         activations=_activations(unet, config, text_length),
     )
 

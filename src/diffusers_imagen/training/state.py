@@ -5,14 +5,13 @@ How checkpoints reach the disk is in `checkpoint.py`. Called by the training loo
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch import Tensor, nn
 
 from diffusers_imagen.models.stage_model import StageShape, stage_shape
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
@@ -23,9 +22,10 @@ from diffusers_imagen.training.config import ModelConfig, OptimizerConfig, Train
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.fine_tune_config import LoraConfig
 from diffusers_imagen.training.lora import add_lora
+from diffusers_imagen.training.optimizer_state import OptimizerState
 from diffusers_imagen.training.power_average import PowerAverage
 from diffusers_imagen.training.pretrained import pretrained_class, pretrained_folder
-from diffusers_imagen.training.sharding import gather, load_whole, spread_like
+from diffusers_imagen.training.sharding import gather, load_whole
 
 UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel
 
@@ -41,7 +41,7 @@ class TrainingState:
     Args:
         unet: The U-Net itself, not wrapped.
         ema: Its average.
-        optimizer: Over all trained parameters of the U-Net, in one group and in their order.
+        optimizer: What the optimizer over all trained parameters of the U-Net keeps.
         power: Power-function averages for profiles chosen afterwards; none without them.
         scaler: The gradient scaler of fp16; None otherwise.
         step: Optimizer steps made, skipped ones too.
@@ -50,7 +50,7 @@ class TrainingState:
 
     unet: UNet
     ema: ExponentialAverage[UNet]
-    optimizer: torch.optim.Optimizer
+    optimizer: OptimizerState
     power: Sequence[PowerAverage[UNet]] = ()
     scaler: torch.amp.GradScaler | None = None
     step: int = 0
@@ -68,11 +68,11 @@ class TrainingState:
             facts: What else a resumed run should know, as JSON values.
             keep: Whether this process is to save it; tensors that are spread are left out otherwise.
         """
-        moments, values = self._optimizer_state()
+        moments, values = self.optimizer.collect(self._weights())
         record = {
             "skipped": self.skipped,
             "scaler": self.scaler.state_dict() if self.scaler else None,
-            "optimizer": {"name": type(self.optimizer).__name__, "values": values},
+            "optimizer": {"name": self.optimizer.name, "values": values},
             **facts,
         }
         tensors = {
@@ -93,9 +93,9 @@ class TrainingState:
         """
         # Checkpoints of before there was a choice have AdamW and tensors only.
         saved = checkpoint.record.get("optimizer", {"name": "AdamW", "values": {}})
-        if saved["name"] != type(self.optimizer).__name__:
+        if saved["name"] != self.optimizer.name:
             raise ValueError(
-                f"`optimizer.name` is {type(self.optimizer).__name__!r}, but the run had {saved['name']!r}; give what "
+                f"`optimizer.name` is {self.optimizer.name!r}, but the run had {saved['name']!r}; give what "
                 "it was, or another `output_dir`."
             )
         lacking = [average.sigma_rel for average in self.power if _power_file(average) not in checkpoint.tensors]
@@ -108,7 +108,7 @@ class TrainingState:
             load_whole(model, {**self._frozen(model), **checkpoint.tensors[name]})
         for average in self.power:
             load_whole(average.model, checkpoint.tensors[_power_file(average)])
-        self._restore_optimizer(checkpoint.tensors["optimizer"], saved["values"])
+        self.optimizer.restore(self._weights(), checkpoint.tensors["optimizer"], saved["values"])
         if self.scaler is not None and checkpoint.record["scaler"]:
             self.scaler.load_state_dict(checkpoint.record["scaler"])
         self.step, self.skipped = checkpoint.step, int(checkpoint.record["skipped"])
@@ -123,37 +123,13 @@ class TrainingState:
         names = {name for name, weight in self.unet.named_parameters() if not weight.requires_grad}
         return {name: tensor for name, tensor in model.state_dict().items() if name in names}
 
-    def _optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Name the optimizer's tensors, and its other values, `<kind>:<parameter>`."""
-        tensors: dict[str, Tensor] = {}
-        values: dict[str, Any] = {}
-        for name, parameter in self.unet.named_parameters():
-            for kind, value in self.optimizer.state.get(parameter, {}).items():
-                (tensors if isinstance(value, Tensor) else values)[f"{kind}:{name}"] = value
-        return tensors, values
-
-    def _restore_optimizer(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        parameters = {name: weight for name, weight in self.unet.named_parameters() if weight.requires_grad}
-        places = {name: place for place, name in enumerate(parameters)}
-        state: dict[int, dict[str, Any]] = {}
-        for key, value in {**tensors, **values}.items():
-            kind, _, name = key.partition(":")
-            own = _laid_out_like(parameters[name], value) if isinstance(value, Tensor) else value
-            state.setdefault(places[name], {})[kind] = own
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+    def _weights(self) -> dict[str, nn.Parameter]:
+        """Give what is trained."""
+        return {name: weight for name, weight in self.unet.named_parameters() if weight.requires_grad}
 
 
 def _power_file(average: PowerAverage[UNet]) -> str:
     return f"ema-{average.sigma_rel}"
-
-
-def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    # The fused kernel walks through memory without a look at strides, so a moment must lie as its weight does.
-    if value.shape != parameter.shape:
-        return value.clone()
-    if isinstance(parameter, DTensor):
-        return spread_like(parameter, value)
-    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def make_unet(config: ModelConfig, lora: LoraConfig | None = None) -> UNet:

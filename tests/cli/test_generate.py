@@ -1,9 +1,11 @@
 import re
+from itertools import combinations
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -236,3 +238,37 @@ def test_an_unrelated_scheduler_keeps_its_own_settings_and_a_related_one_takes_t
     assert not pipe.scheduler.config.use_exponential_sigmas
     assert pipe.sr_scheduler_1.config.use_exponential_sigmas
     assert pipe.sr_scheduler_1.config.beta_schedule == "squaredcos_cap_v2"
+
+
+def save_adapter(unet, folder):
+    """Save an adapter that is not zero, as a run of `train` leaves it."""
+    unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    unet.save_lora_adapter(folder / "lora")
+    return folder
+
+
+def test_adapters_change_the_stage_that_they_are_for(run, checkpoint, tmp_path):
+    torch.manual_seed(0)
+    pipe = ImagenCascadePipeline.from_pretrained(checkpoint)
+    base, sr = save_adapter(pipe.unet, tmp_path / "base"), save_adapter(pipe.sr_unet_1, tmp_path / "sr")
+    drawn = {}
+    for name, options in {
+        "plain": [],
+        "run": ["--lora", base],
+        "folder": ["--lora", base / "lora"],
+        "enlargement": ["--lora", f"sr_1={sr}"],
+        "both": ["--lora", base, "--lora", f"sr_1={sr}"],
+    }.items():
+        result = run("generate", "a cat", "--checkpoint", checkpoint, *options)
+        assert result.code == 0, result.err
+        drawn[name] = pixels(tmp_path / "outputs" / "image.png")
+    assert (drawn["run"] == drawn["folder"]).all()
+    different = [drawn[name] for name in ("plain", "run", "enlargement", "both")]
+    assert all((one != other).any() for one, other in combinations(different, 2))
+
+
+def test_adapters_that_do_not_fit_are_refused(run, checkpoint, tmp_path):
+    assert "names the stage 'sr_2'" in run("generate", "a cat", "--checkpoint", checkpoint, "--lora", "sr_2=a").err
+    result = run("generate", "a cat", "--checkpoint", checkpoint, "--lora", tmp_path / "nowhere.safetensors")
+    assert result.code == 2
+    assert "nowhere.safetensors" in result.err

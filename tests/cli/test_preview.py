@@ -56,7 +56,7 @@ def test_a_base_is_trained_and_its_prompts_are_drawn(run, checkpoint, pictures, 
     assert result.code == 0, result.err
     assert result.out.splitlines()[-1] == "2 steps, 0 skipped, finished"
     assert ImagenUNet2DConditionModel.from_pretrained(tmp_path / "run" / "unet").config.sample_size == 16
-    sheets = sorted((tmp_path / "run" / "previews").iterdir())
+    sheets = sorted((tmp_path / "run" / "previews").glob("*.png"))
     assert [sheet.name for sheet in sheets] == ["step-00000001.png", "step-00000002.png"]
     assert Image.open(sheets[0]).size == (4 * 16, 16)
     assert sheets[0].read_bytes() != sheets[1].read_bytes()

@@ -76,6 +76,9 @@ def test_two_runs_become_a_cascade_that_draws(run, base, enlargement, tmp_path, 
         assert result.out.splitlines()[-1] == "2 steps, 0 skipped, finished"
         assert "step 2 of 2, loss" in caplog.text
     assert (tmp_path / "runs" / "base" / "report.png").is_file()
+    prompts = (tmp_path / "runs" / "base" / "previews" / "prompts.txt").read_text().splitlines()
+    assert len(prompts) == 3
+    assert all(prompt.startswith("a cat ") for prompt in prompts)
     again = run("train", base, "--steps", "1")
     assert again.out.splitlines()[-1] == "2 steps were made before, and `max_steps` is 1: give more to go on"
 

@@ -57,6 +57,16 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert list(checkpoint_steps(tmp_path)) == [200_000_000, 10]
 
 
+def test_damaged_checkpoint_that_was_passed_by_takes_no_good_ones_place(tmp_path: Path) -> None:
+    for step in (2, 4, 5):
+        save_checkpoint(tmp_path, state(step), keep=3)
+    flip_bit(tmp_path / "step-00000005" / "unet.safetensors")
+    assert load_newest(tmp_path).step == 4
+    save_checkpoint(tmp_path, state(9), keep=2, passed_by=[5])
+
+    assert list(checkpoint_steps(tmp_path)) == [9, 4]
+
+
 def test_folder_without_checkpoints_gives_none(tmp_path: Path) -> None:
     assert load_newest(tmp_path) is None
     assert load_newest(tmp_path / "nowhere") is None

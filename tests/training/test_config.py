@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from diffusers_imagen.text.encoding import TextSettings
-from diffusers_imagen.training.config import TrainConfig, load_config
+from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.config_file import load_config
+from diffusers_imagen.training.preset_files import preset_path
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -37,11 +39,11 @@ def test_yaml_file_gives_the_same_configuration(write: Callable[..., Path], make
 
 
 def test_command_line_wins_over_the_file(write: Callable[..., Path]) -> None:
-    config = load_config(write(), ["--optimizer.lr", "2e-4", "--text.layers", "[4, -1]", "--data.crop", "4"])
+    config = load_config(write(), ["--optimizer.lr", "2e-4", "--text.layers", "[4, -1]", "--data.split", "all"])
 
     assert config.optimizer.lr == 2e-4
     assert config.text.layers == (4, -1)
-    assert config.data.crop == 4
+    assert config.data.split == "all"
 
 
 @pytest.mark.parametrize("part", [{"folder": "p", "size": 8, "sise": 8}, {"size": 8}])
@@ -195,3 +197,26 @@ def test_settings_of_the_text_reach_the_encoder(write: Callable[..., Path]) -> N
     assert settings == TextSettings((1, 2), "a ", 9, template="user: {prompt}", template_tokens="all")
     with pytest.raises(ValueError, match="`template` is 'user'; give a text that holds"):
         load_config(write(text={"folder": "t", "template": "user"}))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lora.rank", "0"], "is refused: `lora.rank` is 0; give at least 1"),
+        (["--optimizer.lrr", "1"], "not valid for OptimizerConfig. Did you mean `optimizer.lr`?"),
+        (["--lr", "1"], "not valid for TrainConfig. Did you mean `optimizer.lr`?"),
+        (["--zzz", "1"], "docs/training.md lists them"),
+        (["--precision", "fp8"], "`precision`: Cannot convert 'fp8' .* into one of: no, bf16, fp16."),
+        (["--text.layers", "a"], "is refused: `text.layers.0`: Couldn't parse 'a' into an int"),
+        (["--data.crop", "8"], "`data.crop` is 8; leave it out: a base has none"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_name(words: list[str], message: str) -> None:
+    given = ["--data.folder", "pictures", "--output_dir", "run"]
+    with pytest.raises(ValueError, match=message) as error:
+        load_config(preset_path("lora"), [*given, *words])
+    assert "\n" not in str(error.value)
+
+
+def test_full_precision_has_several_names(write: Callable[..., Path]) -> None:
+    assert load_config(write(), ["--precision", "fp32"]).precision == "no"

@@ -129,7 +129,7 @@ def test_run_that_is_left_and_resumed_ends_in_the_same_bits_on_other_data(
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-TRAIN = "import sys; from diffusers_imagen.training.config import load_config; " + (
+TRAIN = "import sys; from diffusers_imagen.training.config_file import load_config; " + (
     "from diffusers_imagen.training.loop import train; train(load_config(sys.argv[1]))"
 )
 

@@ -56,7 +56,7 @@ def test_memory_is_what_the_dry_run_says(
         batch_size=batch_size,
     )
     code = (
-        "import sys; from diffusers_imagen.training.config import load_config;"
+        "import sys; from diffusers_imagen.training.config_file import load_config;"
         "from diffusers_imagen.training.dry_run import dry_run;"
         "found = dry_run(load_config(sys.argv[1])); print(found.memory.total, found.measured)"
     )

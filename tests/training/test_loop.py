@@ -84,7 +84,7 @@ def test_run_that_is_left_and_resumed_ends_in_the_same_bits(
 CHILD = """
 import json, os, signal, sys
 import torch
-from diffusers_imagen.training.config import load_config
+from diffusers_imagen.training.config_file import load_config
 from diffusers_imagen.training.loop import train
 
 torch.set_num_threads(1)
@@ -275,6 +275,73 @@ def test_run_within_its_pictures_leaves_no_folder(make_config: MakeConfig, pictu
         train(make_config(data={"prompts": ("a square",)}, output_dir=str(pictures / "run")))
 
     assert not (pictures / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"data": {"low_res_blur": 1.0}}, {"data": {"crop": 8}}, {"data": {"low_res_jpeg": 50}}]
+)
+def test_enlargement_on_another_task_is_not_resumed(make_config: MakeConfig, changes: dict[str, Any]) -> None:
+    train(make_config(enlarges=True, max_steps=1))
+
+    with pytest.raises(ValueError, match=r"had task \{.*\(sizes and degradation, of `data`\); give another"):
+        train(make_config(enlarges=True, max_steps=2, **changes))
+
+
+def test_stage_of_the_other_kind_is_not_resumed(make_config: MakeConfig) -> None:
+    train(make_config(max_steps=1))
+
+    with pytest.raises(ValueError, match="had model_class 'base', now it is 'super_resolution'"):
+        train(make_config(enlarges=True, max_steps=2))
+
+
+def test_damaged_checkpoint_is_gone_after_the_next_one(make_config: MakeConfig) -> None:
+    checkpoints = Path(make_config().output_dir) / "checkpoints"
+    train(make_config(max_steps=2, checkpoint={"every_steps": 1}))
+    file = checkpoints / "step-00000002" / "unet.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    train(make_config(max_steps=3, checkpoint={"every_steps": 3}))
+
+    assert list(checkpoint_steps(checkpoints)) == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": {"name": "Adm"}},
+        {"model": {"config": {"patch_size": 3}}},
+        {"text": {"layers": (30,)}},
+        {"data": {"size": 9}},
+    ],
+)
+def test_refused_run_leaves_nothing_behind(make_config: MakeConfig, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="`"):
+        train(make_config(**changes))
+
+    assert not Path(make_config().output_dir).exists()
+
+
+def test_interrupted_run_saves_its_step_and_says_so(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    config = make_config(max_steps=9, preview={"every_steps": 2})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, preview=lambda unet, step: os.kill(os.getpid(), signal.SIGINT))
+
+    assert list(checkpoint_steps(Path(config.output_dir) / "checkpoints")) == [3]
+    assert "3 steps are saved; the same again goes on from there." in caplog.text
+    assert train(config).finished
+
+
+def test_second_interrupt_leaves_at_once(make_config: MakeConfig) -> None:
+    config = make_config(max_steps=9, preview={"every_steps": 2})
+
+    def impatient(unet: object, step: int) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, preview=impatient)
+
+    assert not checkpoint_steps(Path(config.output_dir) / "checkpoints")
 
 
 def test_fresh_start_over_checkpoints_is_refused(make_config: MakeConfig) -> None:

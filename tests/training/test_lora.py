@@ -15,7 +15,8 @@ from diffusers_imagen.models.unet import ImagenUNet
 from diffusers_imagen.models.unet_efficient import EfficientUNet2DConditionModel
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import checkpoint_steps
-from diffusers_imagen.training.config import TrainConfig, load_config
+from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.config_file import load_config
 from diffusers_imagen.training.dry_run import dry_run
 from diffusers_imagen.training.ema import ExponentialAverage
 from diffusers_imagen.training.fine_tune_config import LoraConfig
@@ -189,6 +190,19 @@ def test_run_of_an_adapter_can_be_described_anew_but_has_no_unet(make_lora_confi
     assert load_config(Path(config.output_dir) / "train_config.json") == config
     with pytest.raises(ValueError, match="is the run of a LoRA, which has no U-Net of its own"):
         unet_folder(Path(config.output_dir))
+
+
+def test_adapter_is_trained_as_it_is_drawn_with(make_lora_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_lora_config()
+    with pytest.raises(ValueError, match=r"`data\.size` is 16, but the U-Net draws pictures of 8 pixels"):
+        train(replace(config, data=replace(config.data, size=16)))
+
+    text = {"layers": [-1], "prefix": "query: "}
+    (Path(str(config.model.pretrained)).parent / "model_index.json").write_text(json.dumps({"text": text}))
+    with pytest.raises(
+        ValueError, match=r"`text.prefix` is '', but the U-Net .* was trained with 'query: '; give that"
+    ):
+        train(replace(config, output_dir=str(tmp_path / "other")))
 
 
 def test_dry_run_tells_how_many_parameters_are_trained(make_lora_config: MakeConfig) -> None:

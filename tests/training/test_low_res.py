@@ -36,7 +36,7 @@ def batch_maker(config: TrainConfig) -> BatchMaker:
 
 def test_plain_low_resolution_is_left_to_the_device(make_config: MakeConfig) -> None:
     assert batch_maker(make_config(enlarges=True)).batch(0).low_res is None
-    assert batch_maker(make_config(data={"low_res_blur": 1.0})).batch(0).low_res is None
+    assert batch_maker(make_config()).batch(0).low_res is None
 
 
 def test_spoiled_low_resolution_is_the_shrunk_picture_spoiled_for_its_sample(make_config: MakeConfig) -> None:

@@ -145,7 +145,7 @@ def test_impossible_priors_are_refused(values: dict[str, Any], message: str) -> 
 def test_prior_without_buckets_or_stored_low_resolution(make_config: MakeConfig) -> None:
     prior = PriorConfig(folder="prior")
     for name, value in (("bucket_multiple", 4), ("low_res_folder", "small")):
-        config = make_config(data={name: value})
+        config = make_config(enlarges=name == "low_res_folder", data={name: value})
         with pytest.raises(ValueError, match=rf"`data\.{name}` is .*leave it out with `prior`"):
             replace(config, prior=prior)
 

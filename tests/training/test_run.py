@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from diffusers_imagen.models.unet_imagen import ImagenUNet2DConditionModel
 from diffusers_imagen.training.checkpoint import CheckpointError, checkpoint_steps
-from diffusers_imagen.training.config import TrainConfig, load_config
+from diffusers_imagen.training.config import TrainConfig
+from diffusers_imagen.training.config_file import load_config
 from diffusers_imagen.training.loop import train
 from diffusers_imagen.training.post_hoc import write_average
 from diffusers_imagen.training.power_average import Profile, gamma_of, profile_shares
@@ -75,6 +76,8 @@ def test_average_chosen_afterwards_is_the_weighted_sum_of_every_steps_weights(
         torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-6)
 
     # A width that was not kept, at an earlier step; four snapshots of two averages determine eight shares.
+    with pytest.raises(ValueError, match=r"`output` is '.*average', which is there already; give a new folder"):
+        write_average(run, 0.08, tmp_path / "average", step=8)
     made = write_average(run, 0.08, tmp_path / "other", step=8)
     shares = profile_shares(Profile(0.08, 8))
     for name, value in ImagenUNet2DConditionModel.from_pretrained(tmp_path / "other").state_dict().items():

@@ -80,7 +80,7 @@ def test_two_pictures_that_would_share_a_low_resolution_are_refused(
     data = {"low_res_folder": str(tmp_path), "validation_fraction": fraction}
 
     with pytest.raises(ValueError, match=r"'twins/a\.jpg' and 'twins/a\.png' .* rename one"):
-        open_pictures(make_config(data=data))
+        open_pictures(make_config(enlarges=True, data=data))
 
 
 @pytest.mark.parametrize("inside", [".", "runs/first"])
@@ -105,7 +105,7 @@ def test_other_pictures_within_the_folder_of_pictures_are_refused(
     (pictures / "metadata.jsonl").unlink()
     inside = str(pictures / "inside")
     low_res = {"low_res_folder": inside} if name == "data.low_res_folder" else {}
-    config = make_config(data={"prompts": ("a square",), **low_res})
+    config = make_config(enlarges=bool(low_res), data={"prompts": ("a square",), **low_res})
     if name == "prior.folder":
         config = replace(config, prior=PriorConfig(folder=inside))
 
@@ -228,3 +228,10 @@ def test_captions_are_encoded_once_or_with_each_batch(make_config: MakeConfig, t
 
 def weights(config: TrainConfig) -> dict[str, torch.Tensor]:
     return load_file(Path(config.output_dir) / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def test_missing_folders_are_named_as_configurations_do(make_config: MakeConfig) -> None:
+    with pytest.raises(ValueError, match=r"`data\.folder` is 'nowhere', which is not a folder"):
+        check_places(make_config(data={"folder": "nowhere"}))
+    with pytest.raises(ValueError, match=r"`text\.folder` is 'nowhere', which has no folder 'tokenizer'"):
+        check_places(make_config(text={"folder": "nowhere"}))

@@ -99,7 +99,10 @@ def test_unknown_argument_of_the_unet_is_refused() -> None:
             {"enlarges": True, "model": {"config": {"low_res_channels": 0}}},
             "is one of a base, but `model.model_class` is 'super_resolution'",
         ),
-        ({"data": {"crop": 5}}, "`data.crop` is 5, but the U-Net takes multiples of 2"),
+        (
+            {"enlarges": True, "data": {"size": 9, "crop": 3, "low_res_factor": 3}},
+            "`data.crop` is 3, but the U-Net takes multiples of 4",
+        ),
         ({"data": {"size": 9}}, "`data.size` is 9, but the U-Net takes multiples of 2"),
         ({"text": {"max_length": 17}}, "`text.max_length` is 17"),
         ({"model": {"config": {"num_text_layers": 2}}}, "width 16, but the U-Net takes 32"),

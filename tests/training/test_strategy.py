@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from diffusers_imagen.training.config import TrainConfig
 from diffusers_imagen.training.strategy import make_accelerator, strategy_of
@@ -114,3 +115,10 @@ def test_wrong_number_of_processes_is_an_error(make_config: MakeConfig) -> None:
     with pytest.raises(ValueError, match="`processes` is 2, but there is 1; start with `torchrun"):
         make_accelerator(make_config(processes=2))
     assert make_accelerator(make_config(processes=1)).num_processes == 1
+
+
+def test_half_precision_on_a_cpu_is_an_error(make_config: MakeConfig) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(ValueError, match="`precision` is 'fp16', which there is no training in on a CPU; give bf16"):
+        make_accelerator(make_config(precision="fp16"))
+    AcceleratorState._reset_state(reset_partial_state=True)

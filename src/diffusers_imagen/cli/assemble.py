@@ -19,7 +19,11 @@ _TEXT_FIELDS = ("layers", "prefix", "max_length", "template", "template_tokens")
 
 def assemble(
     stages: Annotated[
-        list[Path], typer.Argument(metavar="STAGE", help="Runs' folders, or U-Nets', of a base and its enlargements.")
+        list[str],
+        typer.Argument(
+            metavar="STAGE",
+            help="Runs' folders, or U-Nets', of a base and its enlargements; of a cascade or a built-in name, its base.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new cascade.")],
     text: Annotated[
@@ -48,10 +52,11 @@ def assemble(
     from diffusers_imagen.pipelines.assembly import order_stages
     from diffusers_imagen.training.run_folder import read_run_config, unet_folder
 
-    runs = {unet_folder(stage): read_run_config(stage) for stage in stages}
+    places = [text_folder(stage) for stage in stages]
+    runs = {unet_folder(place): read_run_config(place) for place in places}
     known = {folder: run for folder, run in runs.items() if run is not None}
     factors = {folder: run["data"]["low_res_factor"] for folder, run in known.items()}
-    ordered = order_stages([unet_folder(stage) for stage in stages], factors)
+    ordered = order_stages([unet_folder(place) for place in places], factors)
     chosen = {"layers": text_layers, "prefix": text_prefix, "max_length": text_max_length}
     settings = {stage: stage_settings(stage, known.get(folder)) for stage, folder in ordered.items()}
     for name, values in changes.items():

@@ -49,6 +49,13 @@ def generate(
     checkpoint: Annotated[
         str, typer.Option(help="A folder, a built-in cascade's name, or a Hub repository.")
     ] = DEFAULT_CHECKPOINT,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Adapters to draw with: a LoRA run's folder, a safetensors file or a Hub repository; several are added. "
+            "sr_1=PATH for that enlargement's, where the file does not say whose it is."
+        ),
+    ] = None,
     stop_stage: Annotated[str | None, typer.Option(help="The last stage to run: base, sr_1 or sr_2.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; chosen by itself if not given.")] = None,
 ) -> None:
@@ -63,6 +70,7 @@ def generate(
     started = time.perf_counter()
     pipe = load_pipeline(checkpoint, device)
     set_schedulers(pipe, schedulers)
+    load_adapters(pipe, lora or [])
     arguments["guider"] = make_guiders(guiders)
     loaded = time.perf_counter()
     import torch
@@ -171,6 +179,38 @@ def set_schedulers(pipe: "ImagenCascadePipeline", wanted: dict[str, tuple[str, d
             )
         component = "scheduler" if stage == "base" else stage.replace("sr_", "sr_scheduler_")
         setattr(pipe, component, make_scheduler(name, options, getattr(pipe, component)))
+
+
+def load_adapters(pipe: "ImagenCascadePipeline", adapters: list[str]) -> None:
+    """Attach LoRA adapters, all at full strength.
+
+    Args:
+        pipe: the cascade.
+        adapters: where they are, each perhaps after `stage=`.
+
+    Raises:
+        ValueError: a stage that the cascade does not have, or weights that fit none of its U-Nets.
+        OSError: no adapter there.
+    """
+    from diffusers_imagen.pipelines.stage_settings import STAGES
+    from diffusers_imagen.training.run_folder import LORA
+
+    names = []
+    for number, adapter in enumerate(adapters):
+        stage, found, place = adapter.partition("=")
+        if not found or stage not in STAGES:
+            stage, place = "base", adapter
+        if stage not in pipe.stage_names:
+            raise ValueError(f"`--lora` names the stage {stage!r}; this cascade has {', '.join(pipe.stage_names)}.")
+        folder = Path(place) / LORA
+        names.append(f"lora_{number}")
+        pipe.load_lora_weights(
+            str(folder) if folder.is_dir() else place,
+            adapter_name=names[-1],
+            component="unet" if stage == "base" else stage.replace("sr_", "sr_unet_"),
+        )
+    if names:
+        pipe.set_adapters(names)
 
 
 def save_images(

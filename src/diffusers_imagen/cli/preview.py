@@ -28,10 +28,11 @@ from diffusers_imagen.training.sources import open_pictures
 from diffusers_imagen.training.tasks import deepfloyd_noise
 
 LOW_RES_NOISE = 0.05
+PROMPTS = "prompts.txt"
 
 
 class StagePreview:
-    """Draws a sheet of a stage's pictures into `OUTPUT/previews/step-NNNNNNNN.png`."""
+    """Draws a sheet of a stage's pictures into `OUTPUT/previews/step-NNNNNNNN.png`; `prompts.txt` has a line for each."""
 
     def __init__(self, config: TrainConfig) -> None:
         preview = config.preview
@@ -50,6 +51,7 @@ class StagePreview:
                 self._real = to_unit_range(stacked.permute(0, 3, 1, 2))
                 side = config.data.size // config.data.low_res_factor
                 self._small = resize(self._real, (side, side))
+        self._prompts = prompts
         self._size = (config.data.size, config.data.size)
         encoder, text = load_text_encoder(config.text.folder), config.text.settings
         self._text = encode_text(prompts, *encoder, text)
@@ -91,6 +93,7 @@ class StagePreview:
         sheet = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)  # (C, rows * H, B * W)
         pixels = ((sheet.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
         self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / PROMPTS).write_text("".join(f"{prompt}\n" for prompt in self._prompts), encoding="utf-8")
         path = self._folder / f"step-{step:08d}.png"
         temporary = path.with_suffix(".tmp")
         Image.fromarray(pixels).save(temporary, format="PNG")

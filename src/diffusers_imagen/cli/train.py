@@ -36,7 +36,7 @@ def train(
     from diffusers_imagen.training.dry_run import dry_run as try_out
     from diffusers_imagen.training.loop import train as run
     from diffusers_imagen.training.report import write_report
-    from diffusers_imagen.training.run_folder import CHECKPOINTS
+    from diffusers_imagen.training.run_folder import CHECKPOINTS, LOG, read_lines
 
     settings = read_settings(config, preset, override or [], steps)
     is_main = os.environ.get("RANK", "0") == "0"
@@ -45,13 +45,18 @@ def train(
         if is_main:
             print("\n".join(lines))
         return
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("diffusers_imagen").setLevel(logging.INFO)
     made = max(checkpoint_steps(Path(settings.output_dir) / CHECKPOINTS), default=0)
     result = run(settings, preview=StagePreview(settings) if is_main else None, draw=PriorDrawer(settings))
     if not is_main:
         return
-    print(f"report: {write_report(Path(settings.output_dir))}")
+    # A run that was left before its first line has nothing to report.
+    if read_lines(Path(settings.output_dir) / LOG):
+        print(f"report: {write_report(Path(settings.output_dir))}")
     if made >= settings.max_steps:
         print(f"{made} steps were made before, and `max_steps` is {settings.max_steps}: give more to go on")
         return
@@ -78,7 +83,7 @@ def read_settings(config: Path | None, preset: str | None, override: list[str], 
         ValueError: If there is none or there are two, or something in it is refused.
     """
     from diffusers_imagen.cli.text_folder import text_folder
-    from diffusers_imagen.training.config import load_config
+    from diffusers_imagen.training.config_file import load_config
     from diffusers_imagen.training.preset_files import preset_path
 
     if (config is None) == (preset is None):

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,18 @@ class Checkpoint:
     record: Mapping[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, passed_by: Collection[int] = ()) -> Path:
     """Write a checkpoint, then remove older ones.
 
     Everything is written to a temporary folder and synced to disk before it gets its name, so a crash at any moment
     leaves the checkpoints before it untouched. Checkpoints of later steps, which are left over when a damaged one was
-    passed by, are removed as well.
+    passed by, are removed as well, and those that were passed by count for nothing.
 
     Args:
         folder: Where the checkpoints of the run are.
         checkpoint: What to save.
         keep: How many to keep, at least 1.
+        passed_by: Steps whose checkpoints are damaged.
 
     Returns:
         The new checkpoint's folder.
@@ -79,9 +80,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     _sync(folder)
     shutil.rmtree(replaced, ignore_errors=True)
     steps = checkpoint_steps(folder)
+    damaged = set(passed_by) - {checkpoint.step}
     for step, path in steps.items():
-        older = sum(1 for other in steps if step < other <= checkpoint.step)
-        if step > checkpoint.step or older >= keep:
+        newer = sum(1 for other in steps if step < other <= checkpoint.step and other not in damaged)
+        if step > checkpoint.step or step in damaged or newer >= keep:
             shutil.rmtree(path)
     return final
 

@@ -5,9 +5,7 @@ What a model is made of lives in the U-Nets' own configuration; this file only c
 `training/`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from diffusers_imagen.conversion.deepfloyd_settings import text_settings
@@ -379,6 +377,11 @@ class TrainConfig:
             for name in ("bucket_multiple", "low_res_folder"):
                 value = getattr(self.data, name)
                 _require(value is None, f"data.{name}", value, "leave it out with `prior`, whose pictures have none")
+        if self.model.model_class == "base":
+            for part in fields(DataConfig):
+                if part.name in ("crop", "low_res_folder", "low_res_blur", "low_res_jpeg"):
+                    value = getattr(self.data, part.name)
+                    _require(value == part.default, f"data.{part.name}", value, "leave it out: a base has none")
         if self.model.model_class == "super_resolution":
             factor = self.data.low_res_factor
             for name, value in (("data.size", self.data.size), ("data.crop", self.data.crop_side)):
@@ -390,58 +393,3 @@ class TrainConfig:
         if self.prior is None:
             return self.batch_size
         return self.batch_size + (self.batch_size if self.prior.batch_size is None else self.prior.batch_size)
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a training configuration from a YAML file.
-
-    Args:
-        path: The YAML file; unknown keys are refused.
-        overrides: Command-line words that win over the file: `["--optimizer.lr", "2e-4", "--seed=1"]`.
-
-    Returns:
-        The checked configuration.
-
-    Raises:
-        ValueError: If a value is not allowed, a key is unknown or missing, or there is no such file.
-    """
-    # Only files need draccus, an extra; a program may build a `TrainConfig` itself.
-    from draccus import cfgparsing
-    from draccus.utils import DecodingError, DraccusException
-
-    _require(Path(path).is_file(), "path", str(path), "give a YAML file; this is none")
-    try:
-        values = cfgparsing.load_config(Path(path).read_text(encoding="utf-8"))
-        _require(isinstance(values, dict), "path", str(path), "give a file with `name: value` lines")
-        for name, value in _pairs(overrides):
-            _set(values, name, cfgparsing.parse_string(value))
-        if values.get("precision") is False:
-            # What YAML makes of the word no.
-            values["precision"] = "no"
-        return cfgparsing.decode(TrainConfig, values)
-    except DraccusException as error:
-        # Our own refusals are behind a message that only says that there was one.
-        ours = isinstance(error.__cause__, ValueError) and not isinstance(error, DecodingError)
-        told = str(error.__cause__ if ours else error)
-        remedy = (
-            " Write it there, or give it as in --set data.folder=my_pictures." if "issing required" in told else ""
-        )
-        raise ValueError(f"{path} is refused: {told}{remedy}") from error
-
-
-def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Read "--name value" and "--name=value"."""
-    words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    paired = len(words) % 2 == 0 and all(name.startswith("--") for name in words[::2])
-    _require(paired, "overrides", list(overrides), "give pairs such as --optimizer.lr 2e-4")
-    return [(name.removeprefix("--"), value) for name, value in zip(words[::2], words[1::2], strict=True)]
-
-
-def _set(values: dict[str, Any], name: str, value: object) -> None:
-    """Set `a.b.c` within nested dictionaries."""
-    *parts, last = name.split(".")
-    for part in parts:
-        inner = values.setdefault(part, {})
-        _require(isinstance(inner, dict), "overrides", name, f"`{part}` has no parts; give it a value itself")
-        values = inner
-    values[last] = value

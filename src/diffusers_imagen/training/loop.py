@@ -52,6 +52,7 @@ from diffusers_imagen.training.run_folder import (
     LORA,
     SNAPSHOTS,
     UNET,
+    forget_lock,
     lock_run,
     write_run_config,
 )
@@ -75,7 +76,15 @@ _logger = logging.getLogger(__name__)
 Preview = Callable[[UNet, int], None]
 _BAD_AT_END = 10
 # Not all checkpoints say these.
-_LATER = ("prediction", "text", "optimizer.options")
+_LATER = ("model_class", "task", "prediction", "text", "optimizer.options")
+# What these stand for.
+_SAYS = {
+    "data": " (the pictures, their names or captions, or which of them are held out)",
+    "prior": " (the pictures of `prior`)",
+    "base": " (the files of the U-Net under the adapter)",
+    "task": " (sizes and degradation, of `data`)",
+}
+_TASK = ("size", "crop", "low_res_factor", "low_res_resize", "low_res_blur", "low_res_jpeg")
 
 
 class TrainResult(NamedTuple):
@@ -92,7 +101,7 @@ def train(config: TrainConfig, preview: Preview | None = None, draw: Draw | None
     Writes into `config.output_dir`: `checkpoints/`, `unet/` (the averaged U-Net, for `from_pretrained`; of a
     LoRA `lora/` instead, for `load_lora_adapter`), `log.jsonl`,
     `held_out.jsonl`, `train_config.json`, `quarantine.jsonl`, `text_cache/`, and if they are asked for
-    `snapshots/` and `trackers/`. SIGTERM makes it save and leave.
+    `snapshots/` and `trackers/`. SIGTERM makes it save and leave, and so does the first SIGINT.
 
     Args:
         config: Of the run.
@@ -106,8 +115,16 @@ def train(config: TrainConfig, preview: Preview | None = None, draw: Draw | None
     Raises:
         ValueError: If the data, the model or the text encoder cannot be used, or the run in `output_dir` is another.
         RuntimeError: If too many steps in a row, or at the end, have no finite gradient.
+        KeyboardInterrupt: After SIGINT; the step is saved then.
     """
-    return _Run(config, preview, draw).run()
+    is_new = not Path(config.output_dir).exists()
+    try:
+        run = _Run(config, preview, draw)
+    except ValueError:
+        if is_new:
+            forget_lock(Path(config.output_dir))
+        raise
+    return run.run()
 
 
 class _Run:
@@ -119,7 +136,6 @@ class _Run:
         self._folder = Path(config.output_dir)
         check_places(config)
         self._accelerator = accelerator = make_accelerator(config)
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_run(self._folder) if accelerator.is_main_process else None
         # The first process makes the index of tar shards, the others read it.
         with accelerator.main_process_first():
@@ -129,6 +145,7 @@ class _Run:
             held_out = open_pictures(config, held_out=True) if config.data.validation_fraction else None
             self._prior_pictures = self._open_prior(draw)
         self._prepare_model()
+        self._passed_by: list[int] = []
         self._resume()
         text = self._text(
             *(source for source in (self._pictures, held_out, self._prior_pictures) if source is not None)
@@ -145,7 +162,7 @@ class _Run:
             write_run_config(config, self._folder)
         # Only the main process draws, but with FSDP all must hand over their parts of the average.
         (self._shows,) = self._agree(preview is not None)
-        self._stop = threading.Event()
+        self._stop, self._interrupted = threading.Event(), False
         self._saved_step = self._state.step
         self._bad_in_a_row = 0
 
@@ -153,7 +170,7 @@ class _Run:
         """Train to the end, or until told to leave."""
         config, state = self._config, self._state
         started = saved = time.monotonic()
-        previous = self._catch_sigterm()
+        previous = self._catch_signals()
         batches = self._maker.batches(state.step * config.gradient_accumulation_steps)
         is_main = self._accelerator.is_main_process
         progress = Progress(state.step, config.max_steps, self._samples_per_step, is_main)
@@ -180,16 +197,15 @@ class _Run:
                     self._show()
                 if stop:
                     break
-            if state.step >= config.max_steps:
-                self._check_end()
-                self._save()
-                self._show()
+            self._end()
         finally:
             progress.close()
             batches.close()
             stop_trackers(self._accelerator)
-            if previous is not None:
-                signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if self._interrupted:
+            raise KeyboardInterrupt
         return TrainResult(state.step, state.skipped, state.step >= config.max_steps)
 
     def _step(self, batches: Iterator[TrainingBatch]) -> None:
@@ -238,10 +254,17 @@ class _Run:
         if self._bad_in_a_row >= self._config.max_bad_steps:
             raise RuntimeError(self._bad_steps())
 
-    def _check_end(self) -> None:
-        """Refuse to finish with weights that may have blown up; a few bad steps say nothing of that."""
+    def _end(self) -> None:
+        """Save and show a run that is finished, or say how far one came that was interrupted."""
+        if self._state.step < self._config.max_steps:
+            if self._interrupted:
+                _logger.info("%d steps are saved; the same again goes on from there.", self._saved_step)
+            return
+        # Weights that may have blown up are refused; a few bad steps say nothing of that.
         if self._bad_in_a_row >= min(_BAD_AT_END, self._config.max_bad_steps):
             raise RuntimeError(self._bad_steps())
+        self._save()
+        self._show()
 
     def _bad_steps(self) -> str:
         return (
@@ -287,12 +310,13 @@ class _Run:
         checkpoint = load_newest(folder)
         if checkpoint is None:
             return
+        self._passed_by = [step for step in checkpoint_steps(folder) if step > checkpoint.step]
         for name, value in self._identity().items():
             # Checkpoints of before there was a choice have nothing of what did not exist.
             saved = checkpoint.record.get(name, value if name in _LATER else None)
             if saved != value:
                 raise ValueError(
-                    f"The run in {str(self._folder)!r} had {name} {saved!r}, now it is {value!r}; "
+                    f"The run in {str(self._folder)!r} had {name} {saved!r}, now it is {value!r}{_SAYS.get(name, '')}; "
                     "give another `output_dir` or what it was."
                 )
         try:
@@ -306,8 +330,10 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """Say what must not change when a run is resumed, since it decides what each step sees or starts from."""
-        lora = self._config.lora
+        lora, data = self._config.lora, self._config.data
         return {
+            "model_class": self._config.model.model_class,
+            "task": {name: getattr(data, name) for name in _TASK},
             "seed": self._config.seed,
             "samples_per_step": self._samples_per_step,
             "data": self._pictures.digest,
@@ -347,7 +373,8 @@ class _Run:
             facts = {**self._identity(), "config": asdict(self._config)}
             checkpoint = state.to_checkpoint(facts, keep=is_main)
             if is_main:
-                save_checkpoint(self._folder / CHECKPOINTS, checkpoint, self._config.checkpoint.keep)
+                keep = self._config.checkpoint.keep
+                save_checkpoint(self._folder / CHECKPOINTS, checkpoint, keep, self._passed_by)
         # A run killed between the two has a checkpoint of this step, but an older U-Net.
         averaged = self._averaged()
         if averaged is not None:
@@ -411,15 +438,20 @@ class _Run:
         votes = torch.tensor([float(wish) for wish in wishes], device=self._accelerator.device)
         return tuple(bool(vote) for vote in self._accelerator.reduce(votes))
 
-    def _catch_sigterm(self) -> Any:
-        """Make SIGTERM end the run after its step; only the main thread may."""
+    def _catch_signals(self) -> dict[int, Any]:
+        """Make SIGTERM and the first SIGINT end the run after its step; only the main thread may."""
         if threading.current_thread() is not threading.main_thread():
-            return None
+            return {}
 
         def leave(signum: int, frame: FrameType | None) -> None:
+            if signum == signal.SIGINT:
+                if self._interrupted:
+                    raise KeyboardInterrupt
+                self._interrupted = True
+                _logger.info("This step is finished and saved; interrupt again to leave at once.")
             self._stop.set()
 
-        return signal.signal(signal.SIGTERM, leave)
+        return {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
 
 
 def _first(error: RuntimeError) -> str:

@@ -35,7 +35,8 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     try:
         return kind(parameters, **arguments)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"`optimizer` is refused by {config.name}: {error} Change it, or take AdamW.") from error
+        told = str(error).rstrip(".")
+        raise ValueError(f"`optimizer` is refused by {config.name}: {told}. Change it, or take AdamW.") from error
 
 
 def optimizer_class(name: str) -> Any:

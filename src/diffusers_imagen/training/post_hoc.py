@@ -52,8 +52,11 @@ def write_average(run: Path, sigma_rel: float, output: Path, step: int | None = 
         What was averaged.
 
     Raises:
-        ValueError: If there are no snapshots, none is of `step`, the width is impossible, or one is damaged.
+        ValueError: If there are no snapshots, none is of `step`, the width is impossible, one is damaged, or `output` is
+            there already.
     """
+    if output.exists():
+        raise ValueError(f"`output` is {str(output)!r}, which is there already; give a new folder.")
     found = checkpoint_steps(run / SNAPSHOTS)
     if not found:
         raise ValueError(f"`run` is {str(run)!r}, which has no {SNAPSHOTS}/; train it with `ema.post_hoc` true.")

@@ -7,6 +7,7 @@ Written by the training loop; read by the commands that assemble, average and re
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,7 @@ CHECKPOINTS, SNAPSHOTS, PREVIEWS, TRACKERS = "checkpoints", "snapshots", "previe
 
 
 def lock_run(folder: Path) -> IO[str]:
-    """Take a run's folder for this process, until the file that is returned is closed or the process ends.
+    """Take a run's folder, made if need be, for this process, until the file that is returned is closed.
 
     Nothing is locked on systems other than POSIX's.
 
@@ -29,6 +30,7 @@ def lock_run(folder: Path) -> IO[str]:
     Raises:
         ValueError: If another process has it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     file = (folder / _LOCK).open("a", encoding="utf-8")
     if os.name != "posix":
         return file
@@ -43,6 +45,14 @@ def lock_run(folder: Path) -> IO[str]:
             f"`output_dir` is {str(folder)!r}, where another run is at work; end it, or give another folder."
         ) from error
     return file
+
+
+def forget_lock(folder: Path) -> None:
+    """Remove the folder of a run that was refused, if there is nothing but its lock in it."""
+    if folder.is_dir() and [path.name for path in folder.iterdir()] == [_LOCK]:
+        (folder / _LOCK).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def write_run_config(config: TrainConfig, folder: Path) -> None:

@@ -5,6 +5,7 @@ Only PyTorch's `fully_shard` and its DTensors are known here; whether a run is s
 by the training loop and its state.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -33,6 +34,8 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     # Only these can be cut: other memory layouts are given up.
     for weight in model.parameters():
         weight.data = weight.data.contiguous()
+    # Views are returned by some blocks, and nothing is changed in place after them.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for block in repeated_blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     # By default the outermost part would keep its weights whole after a pass without a backward one, unseen by averages.

@@ -104,9 +104,19 @@ def check_places(config: TrainConfig) -> None:
         config: Of the run; nothing is written.
 
     Raises:
-        ValueError: If the run's folder, its smaller pictures or its prior pictures are within the folder of pictures.
+        ValueError: If there are no pictures or no text encoder, or the run's folder, its smaller pictures or its prior
+            pictures are within the folder of pictures.
     """
     data = config.data
+    # A dataset may be one of the Hub's.
+    if data.source != "dataset" and not Path(data.folder).is_dir():
+        raise ValueError(f"`data.folder` is {data.folder!r}, which is not a folder; give one with captioned pictures.")
+    for part in ("tokenizer", "text_encoder"):
+        if not (Path(config.text.folder) / part).is_dir():
+            raise ValueError(
+                f"`text.folder` is {config.text.folder!r}, which has no folder {part!r}; give one that has tokenizer/ and "
+                "text_encoder/, as a saved pipeline does, or the name of a built-in cascade."
+            )
     places = {
         "output_dir": config.output_dir,
         "data.low_res_folder": data.low_res_folder,

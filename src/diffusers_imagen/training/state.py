@@ -24,7 +24,7 @@ from diffusers_imagen.training.fine_tune_config import LoraConfig
 from diffusers_imagen.training.lora import add_lora
 from diffusers_imagen.training.optimizer_state import OptimizerState
 from diffusers_imagen.training.power_average import PowerAverage
-from diffusers_imagen.training.pretrained import pretrained_class, pretrained_folder
+from diffusers_imagen.training.pretrained import check_pretrained_text, pretrained_class, pretrained_folder
 from diffusers_imagen.training.sharding import gather, load_whole
 
 UNet = ImagenUNet2DConditionModel | EfficientUNet2DConditionModel | DeepFloydUNet2DConditionModel
@@ -221,12 +221,13 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
         raise ValueError(
             f"`{field}` is {config.data.crop_side}, but the U-Net takes multiples of {unet.size_multiple}."
         )
-    # An adapter is drawn with at the size of the U-Net below it.
-    if config.lora is None and unet.config.sample_size != config.data.size:
+    if unet.config.sample_size != config.data.size and not (deepfloyd and config.lora is not None):
+        remedy = "in `model.config` for a new U-Net; for a trained one call `register_to_config(sample_size=...)` and save it"
+        if config.lora is not None:
+            remedy = "since the adapter is drawn with at the size of the U-Net below it"
         raise ValueError(
             f"`data.size` is {config.data.size}, but the U-Net draws pictures of {unet.config.sample_size} pixels "
-            "(`sample_size` of its config); give both the same, in `model.config` for a new U-Net; for a trained one "
-            "call `register_to_config(sample_size=...)` and save it."
+            f"(`sample_size` of its config); give both the same, {remedy}."
         )
     if config.text.max_length > shape.text_length:
         raise ValueError(
@@ -245,6 +246,8 @@ def check_unet(unet: UNet, config: TrainConfig, text_width: int) -> None:
         )
     if deepfloyd:
         _check_deepfloyd(config, shape)
+    else:
+        check_pretrained_text(config)
 
 
 def _check_deepfloyd(config: TrainConfig, shape: StageShape) -> None:

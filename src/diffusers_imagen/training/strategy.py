@@ -64,8 +64,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         config: Of the run.
 
     Raises:
-        ValueError: If fewer or more processes train together than were asked for, or the launcher asks for a precision
-            or a strategy that this run does not have.
+        ValueError: If fewer or more processes train together than were asked for, the launcher asks for a precision or a
+            strategy that this run does not have, or there is no such precision here.
     """
     _check_environment(config)
     strategy = strategy_of(config)
@@ -85,6 +85,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             project_dir=Path(config.output_dir) / TRACKERS,
         )
     _check_processes(config, accelerator.num_processes)
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("`precision` is 'fp16', which there is no training in on a CPU; give bf16 or no.")
     return accelerator
 
 

@@ -8,7 +8,7 @@ from nouns import NOUNS
 from score_character import character_prompts, other_prompts
 
 from diffusers_imagen.data.folder import ImageFolder
-from diffusers_imagen.training.config import load_config
+from diffusers_imagen.training.config_file import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / "examples" / "emoji" / "character.yaml"
 

@@ -47,8 +47,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="image folder with a metadata.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--num-images", type=int, default=64)
+    parser.add_argument("--cell", type=int, default=128, help="pixels of a picture on the sheet")
     arguments = parser.parse_args()
-    for index, text in enumerate(write_contact_sheet(arguments.images, arguments.out, arguments.num_images)):
+    texts = write_contact_sheet(arguments.images, arguments.out, arguments.num_images, arguments.cell)
+    for index, text in enumerate(texts):
         print(index, text)
 
 

@@ -50,7 +50,9 @@ def draw(pipe: ImagenCascadePipeline, rows: list[dict[str, Any]], out: Path, see
         for i, (row, image) in enumerate(zip(part, images, strict=True)):
             name = f"{start + i:05d}.png"
             image.save(out / name)
-            written.append(json.dumps({"file_name": name, "seed": seed + start + i, **row}, ensure_ascii=False))
+            # A data set's line has a picture of its own.
+            drawn = {**row, "file_name": name, "seed": seed + start + i}
+            written.append(json.dumps(drawn, ensure_ascii=False))
         print(f"{len(written)} of {len(rows)}", flush=True)
     temporary = out / ".metadata.jsonl"
     temporary.write_text("\n".join(written) + "\n", encoding="utf-8")
@@ -59,12 +61,17 @@ def draw(pipe: ImagenCascadePipeline, rows: list[dict[str, Any]], out: Path, see
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=Path, required=True, help="a file of recognise.py prompts")
+    parser.add_argument(
+        "--prompts", type=Path, required=True, help="a file of recognise.py prompts, or a data set's metadata.jsonl"
+    )
     parser.add_argument("--out", type=Path, required=True, help="image folder to write")
     parser.add_argument("--checkpoint", default="imagen-emoji", help="a folder, a built-in name or a Hub repository")
     parser.add_argument("--languages", default="en,zh", help="en, zh or en,zh")
     parser.add_argument("--num-images", type=int, help="pictures; by default one of each prompt and language")
     parser.add_argument("--order-seed", type=int, help="shuffles the prompts; only with --num-images")
+    parser.add_argument(
+        "--first", action="append", default=[], metavar="PROMPT", help="prompts to draw before the others"
+    )
     parser.add_argument("--seed", type=int, default=0, help="picture i is drawn from seed + i")
     parser.add_argument("--batch-size", type=int, default=16)
     arguments = parser.parse_args()
@@ -74,7 +81,8 @@ def main() -> None:
     logging.disable_progress_bar()
     pipe = ImagenCascadePipeline.from_pretrained(arguments.checkpoint)
     pipe.set_progress_bar_config(disable=True)
-    rows = read_prompts(arguments.prompts, languages, arguments.num_images, arguments.order_seed)
+    rows = [{"text": prompt} for prompt in arguments.first]
+    rows += read_prompts(arguments.prompts, languages, arguments.num_images, arguments.order_seed)
     draw(pipe, rows, arguments.out, arguments.seed, arguments.batch_size)
 
 

@@ -123,7 +123,8 @@ def write_sheet(columns: Sequence[Sequence[Image.Image]], path: Path, cell: int 
     sheet = Image.new("RGB", (2 * half - 24, len(_SHEET) * cell), "white")
     for place, images in enumerate(columns):
         for number, image in enumerate(images):
-            sheet.paste(image, (place * half + number % _EACH * cell, number // _EACH * cell))
+            shown = image.resize((cell, cell), Image.Resampling.LANCZOS)
+            sheet.paste(shown, (place * half + number % _EACH * cell, number // _EACH * cell))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 

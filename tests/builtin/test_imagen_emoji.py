@@ -76,7 +76,7 @@ def test_both_languages_are_drawn_and_a_seed_means_a_picture(pipe):
         return pipe(prompts, num_inference_steps=steps, generator=generators, output_type="pt").images
 
     first = draw(["a cat wearing a hat", "一只戴着帽子的猫"])
-    assert first.shape == (2, 3, 128, 128)
+    assert first.shape == (2, 3, 256, 256)
     assert torch.equal(first, draw(["a cat wearing a hat", "一只戴着帽子的猫"]))
     assert (first - draw(["a banana", "一根香蕉"])).abs().mean() > 0.01
 

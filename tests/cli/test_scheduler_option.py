@@ -77,3 +77,10 @@ def test_a_class_without_its_package_is_told_as_such(monkeypatch, dummies, name,
 def test_a_name_that_is_no_scheduler_is_refused(name):
     with pytest.raises(ValueError, match=f"is '{name}', which is no scheduler of Diffusers; give a class name"):
         make_scheduler(name, {}, PRESENT)
+
+
+def test_whole_numbers_are_wanted_only_where_the_class_says_so():
+    made = make_scheduler("CosineDPMSolverMultistepScheduler", {"sigma_max": 80.5}, PRESENT)
+    assert made.config.sigma_max == 80.5
+    with pytest.raises(ValueError, match=r"gives DDIMScheduler 10.5 as 'num_train_timesteps'; give a whole number"):
+        make_scheduler("DDIMScheduler", {"num_train_timesteps": 10.5}, PRESENT)

@@ -419,3 +419,15 @@ def test_one_scheduler_and_guider_reach_the_enlargement_with_its_small_picture(m
     seen = [arguments for name, arguments in calls if name == "sr_unet_1"]
     assert all(torch.equal(*arguments["low_res"].chunk(2)) for arguments in seen)
     assert {len(arguments["sample"]) for arguments in seen} == {2}
+
+
+def test_momentum_may_be_none_where_the_class_has_some_by_default(cascade):
+    def draw(momentum: float | None) -> torch.Tensor:
+        guider = AdaptiveProjectedMixGuidance(
+            adaptive_projected_guidance_momentum=momentum, adaptive_projected_guidance_start_step=0
+        )
+        generator = torch.Generator().manual_seed(0)
+        return cascade("a cat", guider=guider, num_inference_steps=BOTH, generator=generator, output_type="pt").images
+
+    assert (draw(None) - draw(0.0)).abs().max() < 1e-6
+    assert (draw(None) - draw(-0.5)).abs().max() > 1e-6

@@ -233,5 +233,5 @@ def test_a_modular_pipeline_does_not_load_without_its_blocks(make_cascade, tmp_p
 def test_blocks_find_a_built_in_cascade_by_its_name():
     modular = cascade_blocks(["base", "sr_1"]).init_pipeline("imagen-emoji")
     modular.load_components(names=["unet", "scheduler"])
-    assert modular.unet.config.sample_size == 32
+    assert modular.unet.config.sample_size == 64
     assert ImagenStageBlock("base").init_pipeline("imagen-emoji").config.stages["base"]["num_inference_steps"] == 12

@@ -115,7 +115,12 @@ def check_numbers(
         if isinstance(value, str) and isinstance(parameters[key].default, int | float):
             kind = "true or false" if isinstance(parameters[key].default, bool) else "a number"
             raise ValueError(f"`--{option}` gives {name} {value!r} as {key!r}; give {kind}.")
-        if isinstance(value, float) and type(parameters[key].default) is int:
+        # Diffusers writes some floats' defaults without a point.
+        if (
+            isinstance(value, float)
+            and type(parameters[key].default) is int
+            and parameters[key].annotation is not float
+        ):
             raise ValueError(f"`--{option}` gives {name} {value!r} as {key!r}; give a whole number.")
 
 

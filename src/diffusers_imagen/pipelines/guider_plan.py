@@ -116,6 +116,9 @@ def _check_numbers(guider: Any) -> None:
         value = vars(guider).get(name, parameter.default)
         if isinstance(parameter.default, bool) or not isinstance(parameter.default, int | float):
             continue
+        if value is None and name.endswith("_momentum"):
+            # Without any, where the class has some by default.
+            continue
         if not is_number(value) and not _is_list(value):
             raise ValueError(f"`{name}` is {value!r}; give a finite number.")
         if name == "guidance_rescale" and not _is_list(value) and not 0 <= value <= 1:

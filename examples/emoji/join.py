@@ -1,0 +1,62 @@
+# Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
+"""Make one image folder of several, by links: no picture is copied.
+
+python examples/emoji/join.py runs/data/scenes_256 runs/data/singles_128 --out runs/data/mixed
+python examples/emoji/join.py runs/data/scenes_256 --first 6000 --out runs/data/scenes_256_part
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def join(folders: Sequence[Path], out: Path, first: int | None) -> int:
+    """Write an image folder whose pictures are those of others, one folder's after another's.
+
+    Args:
+        folders: Image folders with a `metadata.jsonl`, of different names.
+        out: The new folder.
+        first: Pictures to take of each folder; `None` for all.
+
+    Returns:
+        The number of pictures.
+
+    Raises:
+        ValueError: If two folders have one name, or one has no `metadata.jsonl`.
+    """
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`folders` are named {', '.join(names)}; give folders of different names.")
+    for folder in folders:
+        if not (folder / "metadata.jsonl").is_file():
+            raise ValueError(f"`folders` has {str(folder)!r}, which has no metadata.jsonl; give image folders.")
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for folder, name in zip(folders, names, strict=True):
+        link = out / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(folder.resolve(), out.resolve()), target_is_directory=True)
+        for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:first]:
+            row = json.loads(line)
+            rows.append(json.dumps(row | {"file_name": f"{name}/{row['file_name']}"}, ensure_ascii=False))
+    temporary = out / ".metadata.jsonl"
+    temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    temporary.replace(out / "metadata.jsonl")
+    return len(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", help="image folders")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--first", type=int, help="pictures to take of each folder; all by default")
+    arguments = parser.parse_args()
+    print(f"{arguments.out}: {join(arguments.folders, arguments.out, arguments.first)} pictures")
+
+
+if __name__ == "__main__":
+    main()

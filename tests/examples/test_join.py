@@ -1,0 +1,39 @@
+import json
+
+import join as module
+import pytest
+from PIL import Image
+
+from diffusers_imagen.data.folder import ImageFolder
+
+
+def make(folder, color):
+    folder.mkdir()
+    rows = []
+    for number in range(3):
+        Image.new("RGB", (8, 8), color).save(folder / f"{number}.png")
+        rows.append(json.dumps({"file_name": f"{number}.png", "text": f"{color} {number}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_pictures_of_all_folders_are_found_under_new_names(tmp_path):
+    folders = [make(tmp_path / color, color) for color in ("red", "blue")]
+    assert module.join(folders, tmp_path / "both", None) == 6
+    assert module.join(folders, tmp_path / "few", 1) == 2
+    both = ImageFolder.open(tmp_path / "both", 8)
+    assert sorted(both[i].captions[0] for i in range(6)) == ["blue 0", "blue 1", "blue 2", "red 0", "red 1", "red 2"]
+    blue = next(both[i] for i in range(6) if both[i].file_name == "blue/0.png")
+    assert blue.pixels[0, 0].tolist() == [0, 0, 255]
+    few = ImageFolder.open(tmp_path / "few", 8)
+    assert {few.name(i) for i in range(2)} == {"red/0.png", "blue/0.png"}
+    # Again, over what is there.
+    assert module.join(folders, tmp_path / "both", None) == 6
+
+
+def test_what_cannot_be_joined_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match="has no metadata"):
+        module.join([tmp_path / "a"], tmp_path / "out", None)
+    with pytest.raises(ValueError, match="give folders of different names"):
+        module.join([tmp_path / "a", tmp_path / "b" / "a"], tmp_path / "out", None)

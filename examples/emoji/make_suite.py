@@ -12,6 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,10 @@ def choose_scenes(category: Category, sampler: SceneSampler, count: int, seed: i
 
 
 def write_category(
-    category: Category, art: Path, styles: Sequence[str], count: int, out: Path
+    category: Category, art: Path, styles: Sequence[str], count: int, out: Path, size: int = 128
 ) -> list[dict[str, Any]]:
-    """Write the real pictures of a category's scenes and return the lines of their prompts."""
-    sampler = SceneSampler(art, category.settings(styles))
+    """Write the real pictures of a category's scenes, `size` pixels wide, and return the lines of their prompts."""
+    sampler = SceneSampler(art, replace(category.settings(styles), size=size))
     # Categories have seeds of their own, or those of one kind would show the same scenes.
     offset = _SEEDS_OF_CATEGORY * CATEGORIES.index(category)
     scenes = choose_scenes(category, sampler, count, SUITE_SEED + offset)
@@ -171,7 +172,7 @@ def make_suite(arguments: argparse.Namespace) -> None:
     shares = Counter(category.name for category in chosen)
     for category in chosen:
         count = arguments.scenes // shares[category.name]
-        rows += write_category(category, arguments.art, arguments.styles, count, new)
+        rows += write_category(category, arguments.art, arguments.styles, count, new, arguments.size)
     # The first scenes of a category are then of all its kinds.
     rows.sort(key=lambda row: (list(shares).index(row["category"]), row["seed"] % _SEEDS_OF_CATEGORY))
     rows += free_text_rows()
@@ -192,6 +193,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="judge that train_scene_judge.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the suite to write")
     parser.add_argument("--scenes", type=int, default=100, help="scenes of each category")
+    parser.add_argument("--size", type=int, default=128, help="pixels of the real pictures")
     names = list(dict.fromkeys(category.name for category in CATEGORIES))
     parser.add_argument("--categories", nargs="+", choices=names, default=names)
     parser.add_argument("--styles", nargs="+", default=list(STYLES), help="styles; the first is that of unnamed style")

@@ -6,6 +6,7 @@ from pathlib import Path
 import make_suite as example
 import pytest
 from nouns import NOUN_BY_NAME
+from PIL import Image
 from scenes import SceneSampler
 from suite_scenes import CATEGORIES
 from train_scene_judge import new_judge
@@ -23,6 +24,7 @@ def arguments(art_folder: Path, tmp_path: Path) -> Callable[..., argparse.Namesp
             "art": art_folder,
             "judge": tmp_path / "judge",
             "out": tmp_path / "suite",
+            "size": 64,
             "scenes": 2,
             "styles": ["shapes"],
             "categories": ["single", "position", "wearing"],
@@ -40,6 +42,7 @@ def test_the_suite_can_be_read_and_has_what_was_asked_for(
     example.make_suite(arguments())
     suite = read_suite(arguments().out)
     assert suite.categories == ["single", "position", "wearing", "free text"]
+    assert {Image.open(p.reference).size for p in suite.prompts if p.reference} == {(64, 64)}
     assert [sum(p.category == name for p in suite.prompts) for name in suite.categories] == [4, 4, 4, 2 * 60]
     held_out = {p.scene for p in suite.prompts if p.held_out}
     assert held_out == {"position-relation-0001", "wearing-wear-0001"}

@@ -3,7 +3,9 @@
 import functools
 import json
 import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -300,3 +302,18 @@ def make_text_model(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel
 def text_models() -> Callable[[str], tuple[PreTrainedTokenizerBase, PreTrainedModel]]:
     """Give a function that returns a real tokenizer and a random text model of width 16 with 3 layers, by name."""
     return functools.cache(make_text_model)
+
+
+@pytest.fixture(scope="module")
+def whole(make_cascade: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a saved cascade of two stages."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_cascade(2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """Give a copy of it, named "cats", to damage."""
+    shutil.copytree(whole, tmp_path / "cats")
+    return tmp_path / "cats"

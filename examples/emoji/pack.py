@@ -1,6 +1,6 @@
 """Pack a trained base and enlargement, with their text encoder, into the package's built-in cascade.
 
-python examples/emoji/pack.py --base runs/base_32/unet --sr runs/sr_128/unet --card MODEL_CARD.md --out FOLDER
+python examples/emoji/pack.py --base runs/base_64/unet --sr runs/sr_256/unet --card MODEL_CARD.md --out FOLDER
 
 The text encoder comes from the built-in cascade that is there already (`--encoder builtin`), bit for bit, or from a
 folder with `model.q4.safetensors`, `config.json` and `tokenizer.json`.

@@ -13,21 +13,6 @@ from diffusers_imagen.hub.saved_cascade import read_cascade, weights_kind
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def whole(make_cascade, tmp_path_factory):
-    """Give a saved cascade of two stages."""
-    folder = tmp_path_factory.mktemp("whole")
-    make_cascade(2).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(whole, tmp_path):
-    """Give a copy of it to damage."""
-    shutil.copytree(whole, tmp_path / "cats")
-    return tmp_path / "cats"
-
-
 def change_index(folder, **entries):
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | entries))

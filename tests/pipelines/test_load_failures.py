@@ -1,7 +1,6 @@
 """A folder that cannot be loaded is refused by the file at fault; mistakes of the caller and the machine are not the folder's."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,6 @@ from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipe
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 3\n"
-
-
-@pytest.fixture(scope="module")
-def whole(make_cascade, tmp_path_factory):
-    """Give a saved cascade of two stages."""
-    folder = tmp_path_factory.mktemp("whole")
-    make_cascade(2).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(whole, tmp_path):
-    """Give a copy of it to damage."""
-    shutil.copytree(whole, tmp_path / "cats")
-    return tmp_path / "cats"
 
 
 def cut(path: Path) -> None:

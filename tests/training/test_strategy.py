@@ -119,6 +119,8 @@ def test_wrong_number_of_processes_is_an_error(make_config: MakeConfig) -> None:
 
 def test_half_precision_on_a_cpu_is_an_error(make_config: MakeConfig) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(ValueError, match="`precision` is 'fp16', which there is no training in on a CPU; give bf16"):
+    with pytest.raises(
+        ValueError, match="`precision` is 'fp16', but a CPU trains in bf16 or in full precision; give bf16"
+    ):
         make_accelerator(make_config(precision="fp16"))
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -97,6 +97,7 @@ def _names_in(lines: str) -> set[str]:
     """Give the pictures that are listed; lines that a crash cut short are passed over."""
     names = set()
     for line in lines.split("\n"):
+        # A line that a crash cut short names nothing; its picture is listed anew when it is met again.
         with suppress(ValueError, KeyError, TypeError):
             names.add(json.loads(line)["file_name"])
     return names

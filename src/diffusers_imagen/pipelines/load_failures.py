@@ -69,6 +69,7 @@ def fetched_folder(name: str, options: Mapping[str, Any]) -> Path | None:
             )
         )
     except (OSError, ValueError):
+        # Never fetched, or the name of no repository: then there are no files here whose fault it could be.
         return None
 
 

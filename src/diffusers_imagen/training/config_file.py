@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from diffusers_imagen.training import config as config_module
 from diffusers_imagen.training.config import TrainConfig
 
 _UNKNOWN = re.compile(r"The fields? (.*?) (?:is|are) not valid for (\w+)")
@@ -61,19 +62,21 @@ def _told(error: BaseException) -> str:
     deepest = next((str(part) for part in reversed(chain) if str(part).startswith("`")), str(error))
     told = " ".join(deepest.split()).rstrip(".") + "."
     if unknown := _UNKNOWN.search(told):
-        return f"{told} {_hint(unknown[1].split(',')[0].strip(' `'))}"
+        return f"{told} {_hint(unknown[1].split(',')[0].strip(' `'), unknown[2])}"
     if "issing required" in told:
         return f"{told} Write it there, or give it as in --set data.folder=my_pictures."
     return told
 
 
-def _hint(name: str) -> str:
-    """Name the fields that come nearest to one that does not exist."""
+def _hint(name: str, section: str) -> str:
+    """Name the fields that come nearest to one that does not exist, or all that its section has."""
     known = list(_names(TrainConfig))
     last = {path: path.rpartition(".")[2] for path in known}
     near = difflib.get_close_matches(name, sorted(set(last.values())), n=2, cutoff=0.7)
     found = [path for path in known if last[path] in near]
-    return f"Did you mean {' or '.join(f'`{path}`' for path in found)}?" if found else "docs/training.md lists them."
+    if found:
+        return f"Did you mean {' or '.join(f'`{path}`' for path in found)}?"
+    return f"It has {', '.join(part.name for part in fields(getattr(config_module, section)))}."
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:

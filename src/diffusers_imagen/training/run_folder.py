@@ -51,6 +51,7 @@ def forget_lock(folder: Path) -> None:
     """Remove the folder of a run that was refused, if there is nothing but its lock in it."""
     if folder.is_dir() and [path.name for path in folder.iterdir()] == [_LOCK]:
         (folder / _LOCK).unlink(missing_ok=True)
+        # Another process of the run may have put something there meanwhile: the folder stays then.
         with suppress(OSError):
             folder.rmdir()
 

@@ -86,7 +86,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         )
     _check_processes(config, accelerator.num_processes)
     if config.precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("`precision` is 'fp16', which there is no training in on a CPU; give bf16 or no.")
+        raise ValueError("`precision` is 'fp16', but a CPU trains in bf16 or in full precision; give bf16 or no.")
     return accelerator
 
 

@@ -105,6 +105,17 @@ def test_time_noise_level_and_noise_differ_by_sample(make_batches: MakeBatches) 
     assert abs((batch.eps * batch.low_res_eps).mean()) < 0.03
 
 
+def test_logit_normal_times_prefer_noisy_pictures(make_batches: MakeBatches) -> None:
+    objective = {"times": "logit_normal", "times_mean": 1.5, "times_std": 2.0}
+    preferred, uniform = make_batches(objective=objective, batch_size=1000), make_batches(batch_size=1000)
+    logits = torch.logit(preferred.batch(0).t)
+
+    assert abs(logits.mean() - 1.5) < 5 * 2 / 1000**0.5
+    assert abs(logits.std() - 2) < 5 * 2 / 2000**0.5
+    # Nothing else about the samples depends on it.
+    assert torch.equal(preferred.batch(0).eps, uniform.batch(0).eps)
+
+
 def test_base_stage_has_no_low_resolution(make_batches: MakeBatches) -> None:
     batch = make_batches().batch(0)
 

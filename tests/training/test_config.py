@@ -142,6 +142,9 @@ def test_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str) 
         ({"model": {"model_class": "big"}}, "model.model_class"),
         ({"optimizer": {"schedule": "linear"}}, "optimizer.schedule"),
         ({"objective": {"weighting": "snr"}}, "objective.weighting"),
+        ({"objective": {"times": "beta"}}, "objective.times"),
+        ({"objective": {"times_mean": float("inf")}}, "objective.times_mean"),
+        ({"objective": {"times_std": 0.0}}, "objective.times_std"),
         ({"data": {"low_res_resize": "lanczos"}}, "low_res_resize"),
     ],
 )

@@ -18,6 +18,7 @@ from diffusers_imagen.data.schedule import BucketSchedule, DataSchedule
 from diffusers_imagen.data.source import Picture, PictureSource
 from diffusers_imagen.data.transforms import to_uint8, to_unit_range
 from diffusers_imagen.diffusion.resize import resize
+from diffusers_imagen.diffusion.time_density import time_at
 from diffusers_imagen.text.cache import TextEmbeddingCache
 from diffusers_imagen.text.online import OnlineTextEncoder
 from diffusers_imagen.training.config import TrainConfig
@@ -87,7 +88,7 @@ class BatchMaker:
             pictures=pixels,
             text=text.hidden_states,
             text_mask=text.mask,
-            t=torch.tensor([draw.t for draw in draws]),
+            t=torch.tensor([self._time(draw) for draw in draws]),
             eps=self._noise(generators, pixels),
             flip=torch.tensor([self._config.data.horizontal_flip and draw.flip < 0.5 for draw in draws]),
             top=torch.tensor([self._corner(draw.top) for draw in draws]),
@@ -155,6 +156,10 @@ class BatchMaker:
         crop = self._config.data.crop
         shape = pixels.shape[1:] if crop is None else (3, crop, crop)
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+    def _time(self, draw: SampleDraws) -> float:
+        objective = self._config.objective
+        return time_at(draw.t, objective.times, objective.times_mean, objective.times_std)
 
     def _noise_level(self, draw: SampleDraws) -> float:
         least, most = self._config.objective.noise_level_min, self._config.objective.noise_level_max

@@ -5,11 +5,13 @@ What a model is made of lives in the U-Nets' own configuration; this file only c
 `training/`.
 """
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from diffusers_imagen.conversion.deepfloyd_settings import text_settings
 from diffusers_imagen.diffusion.resize import ResizeMode
+from diffusers_imagen.diffusion.time_density import TimeDensity
 from diffusers_imagen.diffusion.weighting import WeightKind
 from diffusers_imagen.text.encoding import TextSettings
 from diffusers_imagen.text.tokens import TemplateTokens
@@ -183,6 +185,12 @@ class ObjectiveConfig:
     """Limit of min-SNR weighting."""
     bias: float = 0.0
     """Shift of sigmoid weighting, in log-SNR."""
+    times: TimeDensity = "uniform"
+    """How often each time in [0, 1] is drawn: "uniform" or "logit_normal"."""
+    times_mean: float = 0.0
+    """Mean of the logit of logit-normal times; above 0 prefers noisy pictures."""
+    times_std: float = 1.0
+    """Standard deviation of the same."""
     caption_drop: float = 0.1
     """Share in [0, 1] of samples trained without text, for classifier-free guidance."""
     learned_variance: Literal["learn", "drop"] = "learn"
@@ -199,6 +207,10 @@ class ObjectiveConfig:
         least, most = self.noise_level_min, self.noise_level_max
         _require(0 <= least <= most <= 1, "objective.noise_level_min", least, f"give 0 to noise_level_max, {most}")
         _require(self.gamma > 0, "objective.gamma", self.gamma, "give a number above 0, such as 5")
+        _require(math.isfinite(self.times_mean), "objective.times_mean", self.times_mean, "give a finite number")
+        _require(
+            0 < self.times_std < math.inf, "objective.times_std", self.times_std, "give a number above 0, such as 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

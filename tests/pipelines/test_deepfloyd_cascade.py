@@ -210,6 +210,7 @@ def test_there_and_back_is_the_same_to_the_bit_and_ifs_pipelines_load_it(deepflo
     shutil.rmtree(tmp_path / "if_2" / "text_encoder")  # of two, the first is loaded
     pipe = ImagenCascadePipeline.from_deepfloyd_if(tmp_path / "if_1", tmp_path / "if_2")
     pipe.scheduler = diffusers.UniPCMultistepScheduler.from_config(pipe.scheduler.config)
+    pipe.unet = torch.compile(pipe.unet)
     pipe.save_as_deepfloyd_if(tmp_path / "back")
     first = diffusers.IFPipeline.from_pretrained(tmp_path / "back" / "stage_1", requires_safety_checker=False)
     second = diffusers.IFSuperResolutionPipeline.from_pretrained(tmp_path / "back" / "stage_2")

@@ -74,7 +74,7 @@ def stage_shape(unet: Any) -> StageShape:
     Raises:
         ValueError: a U-Net of a family that no adapter knows.
     """
-    model = _uncompiled(unet)
+    model = uncompiled(unet)
     if isinstance(model, DeepFloydUNet2DConditionModel):
         return deepfloyd_shape(model)
     if isinstance(model, ImagenUNet | ImagenPytorchUNet2DConditionModel):
@@ -103,7 +103,7 @@ def stage_model_for(unet: Any, noise: Mapping[str, Any] | None = None) -> StageM
     Raises:
         ValueError: a U-Net of a family that no adapter knows.
     """
-    shape, model = stage_shape(unet), _uncompiled(unet)
+    shape, model = stage_shape(unet), uncompiled(unet)
     if isinstance(model, DeepFloydUNet2DConditionModel):
         return DeepFloydStageModel(unet, noise)
     if noise is not None:
@@ -113,6 +113,6 @@ def stage_model_for(unet: Any, noise: Mapping[str, Any] | None = None) -> StageM
     return ImagenStageModel(unet) if isinstance(model, ImagenUNet) else ImagenPytorchStageModel(unet, shape)
 
 
-def _uncompiled(unet: Any) -> Any:
+def uncompiled(unet: Any) -> Any:
     """Return the U-Net that `torch.compile(unet)` has wrapped, which is called through the wrapper."""
     return getattr(unet, "_orig_mod", unet)

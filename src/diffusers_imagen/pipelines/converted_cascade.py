@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffusers_imagen.conversion.imagen_pytorch import ConvertedCascade, ConvertedStage, export_imagen_pytorch
 from diffusers_imagen.conversion.imagen_pytorch_keys import their_name
+from diffusers_imagen.models.stage_model import uncompiled
 from diffusers_imagen.models.unet_imagen_pytorch import ImagenPytorchUNet2DConditionModel
 from diffusers_imagen.pipelines.pipeline_imagen_cascade import ImagenCascadePipeline
 from diffusers_imagen.pipelines.stage_settings import STAGES
@@ -87,6 +88,7 @@ def exported_state_dict(pipeline: ImagenCascadePipeline) -> dict[str, Tensor]:
     unets = zip(STAGES, (pipeline.unet, pipeline.sr_unet_1, pipeline.sr_unet_2), strict=True)
     stages: dict[str, tuple[Mapping[str, Any], Mapping[str, Tensor]]] = {}
     for name, unet in unets:
+        unet = uncompiled(unet)
         if unet is None:
             continue
         if not isinstance(unet, ImagenPytorchUNet2DConditionModel):

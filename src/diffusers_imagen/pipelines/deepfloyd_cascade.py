@@ -16,6 +16,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from diffusers_imagen.conversion.deepfloyd_settings import BASE, ENLARGEMENT, text_settings
 from diffusers_imagen.conversion.new_folder import new_folder
+from diffusers_imagen.models.stage_model import uncompiled
 from diffusers_imagen.models.unet_deepfloyd import DeepFloydUNet2DConditionModel
 from diffusers_imagen.pipelines.stage_settings import STAGES, StageSettings
 
@@ -82,6 +83,7 @@ def _pipelines(pipe: Any, settings: Mapping[str, StageSettings]) -> dict[str, Di
     schedulers = [pipe.scheduler, pipe.sr_scheduler_1, pipe.sr_scheduler_2]
     pipelines: dict[str, DiffusionPipeline] = {}
     for number, (name, unet, scheduler) in enumerate(zip(STAGES, unets, schedulers, strict=True)):
+        unet = uncompiled(unet)
         if unet is None:
             continue
         if not isinstance(unet, DeepFloydUNet2DConditionModel):

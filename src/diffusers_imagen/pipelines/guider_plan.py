@@ -13,7 +13,7 @@ from diffusers.guiders.smoothed_energy_guidance import SmoothedEnergyGuidance
 
 from diffusers_imagen.guiders.catalogue import OWN, Driven, Refused, verdict_on
 from diffusers_imagen.guiders.unet_auto_guidance import UNetAutoGuidance
-from diffusers_imagen.models.stage_model import StageModel, stage_model_for
+from diffusers_imagen.models.stage_model import StageModel, stage_model_for, uncompiled
 from diffusers_imagen.models.unet import ImagenUNet
 from diffusers_imagen.models.worsened import with_blurred_queries, without_blocks, without_self_attention
 from diffusers_imagen.pipelines.call_checks import Size
@@ -141,6 +141,7 @@ def _check_alone(stage: str, guider: Any, settings: Mapping[str, Any], stages: S
 
 def _worse_model(guider: Any, verdict: Driven, unet: Any, size: Size) -> StageModel | None:
     """Check the settings of classes that need it, and return the worse network of those that want one."""
+    unet = uncompiled(unet)
     if verdict.worse and not isinstance(unet, ImagenUNet):
         raise ValueError(
             f"it makes the U-Net worse, which is known for this package's own and not for {type(unet).__name__}; take "

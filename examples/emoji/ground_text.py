@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="folder with tokenizer/ and text_encoder/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the U-Net to write")
     parser.add_argument("--scenes", type=int, default=2500, help="scenes whose captions are learned")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

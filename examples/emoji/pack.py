@@ -31,7 +31,7 @@ UNET_WEIGHTS = {
     "sr_unet_1": "sr_unet_1/diffusion_pytorch_model.safetensors",
 }
 STAGES = {
-    "base": {"num_inference_steps": 12, "guidance_scale": 2.0},
+    "base": {"num_inference_steps": 12, "guidance_scale": 2.0, "thresholding": "static"},
     "sr_1": {
         "num_inference_steps": 4,
         "guidance_scale": 1.0,

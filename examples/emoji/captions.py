@@ -80,6 +80,14 @@ def has_plain_singular(noun: Noun) -> bool:
     return noun.singular not in _ONE
 
 
+def has_plain_sizes(noun: Noun) -> bool:
+    """Tell whether "big" and "small" before the noun say its size in both languages.
+
+    一碗小米饭 is a bowl of millet, 大熊猫 any panda.
+    """
+    return has_plain_singular(noun) and noun.measure not in ("碗", "杯") and noun.chinese != "熊猫"
+
+
 def one_en(noun: Noun, adjective: str = "") -> str:
     """Say one of a noun in English: "a cat", "a red car"."""
     if adjective:

@@ -26,7 +26,7 @@ def join(folders: Sequence[Path], out: Path, first: int | None) -> int:
         The number of pictures.
 
     Raises:
-        ValueError: If two folders have one name, or one has no `metadata.jsonl`.
+        ValueError: If two folders have one name, one has no `metadata.jsonl`, or one lies in `out`.
     """
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
@@ -34,6 +34,8 @@ def join(folders: Sequence[Path], out: Path, first: int | None) -> int:
     for folder in folders:
         if not (folder / "metadata.jsonl").is_file():
             raise ValueError(f"`folders` has {str(folder)!r}, which has no metadata.jsonl; give image folders.")
+        if out.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise ValueError(f"`out` is {str(out)!r}, in which {str(folder)!r} lies; give another folder.")
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for folder, name in zip(folders, names, strict=True):
@@ -55,7 +57,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--first", type=int, help="pictures to take of each folder; all by default")
     arguments = parser.parse_args()
-    print(f"{arguments.out}: {join(arguments.folders, arguments.out, arguments.first)} pictures")
+    try:
+        count = join(arguments.folders, arguments.out, arguments.first)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{arguments.out}: {count} pictures")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -144,13 +146,24 @@ def make_dataset(plan: DatasetPlan, num_images: int, workers: int = 1) -> int:
             write_shard(plan, shard)
             print(f"{done}/{len(shards)} shards", flush=True)
     else:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
             running = [pool.submit(write_shard, plan, shard) for shard in shards]
             for done, shard_done in enumerate(as_completed(running), start=1):
                 shard_done.result()
                 print(f"{done}/{len(shards)} shards", flush=True)
     _merge_parts(plan.out)
     return len(missing)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process soon after its parent was killed, which a pool's workers would outlive."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _merge_parts(folder: Path) -> None:

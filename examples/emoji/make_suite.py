@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,20 @@ def choose_scenes(category: Category, sampler: SceneSampler, count: int, seed: i
         yield scene
 
 
+def is_held_out(scene: Scene, claims: dict[str, Any], known_captions: Container[str]) -> bool:
+    """Tell whether training has no scene that a caption says: not only another hat for "a hat", nor the very caption."""
+    exact = all(len(word) == 1 for thing in claims["things"] for word in thing.get("worn", []))
+    return scene.held_out and exact and not any(caption in known_captions for caption in scene.text)
+
+
 def write_category(
-    category: Category, art: Path, styles: Sequence[str], count: int, out: Path, size: int = 128
+    category: Category,
+    art: Path,
+    styles: Sequence[str],
+    count: int,
+    out: Path,
+    size: int = 128,
+    known_captions: Container[str] = (),
 ) -> list[dict[str, Any]]:
     """Write the real pictures of a category's scenes, `size` pixels wide, and return the lines of their prompts."""
     sampler = SceneSampler(art, replace(category.settings(styles), size=size))
@@ -81,10 +93,11 @@ def write_category(
             "scene": name,
             "category": category.name,
             "seed": SUITE_SEED + offset + number,
-            "held_out": scene.held_out,
             "claims": claims_of(scene, category),
             **pictures,
         }
+        if "held_out" in category.splits:
+            shared["held_out"] = is_held_out(scene, shared["claims"], known_captions)
         rows += _in_languages(name, scene.text, shared)
     return rows
 
@@ -100,7 +113,6 @@ def free_text_rows() -> list[dict[str, Any]]:
             "scene": name,
             "category": FREE_TEXT,
             "seed": FREE_TEXT_SEED + number,
-            "held_out": False,
             "claims": claims,
         }
         rows += _in_languages(name, fields["text"], shared)
@@ -160,6 +172,10 @@ def make_suite(arguments: argparse.Namespace) -> None:
     if out.exists():
         raise ValueError(f"`out` is {out}, which exists; choose another folder, or delete this one.")
     style_files(arguments.art, arguments.styles)
+    if arguments.scenes < 1:
+        raise ValueError(f"`scenes` is {arguments.scenes}; give at least 1.")
+    if not (arguments.judge / "config.json").is_file():
+        raise ValueError(f"`judge` is {arguments.judge}, which holds no judge; train one with train_scene_judge.py.")
     if (arguments.training_data is None) != (arguments.encoder is None):
         raise ValueError("`training_data` and `encoder` make the retrieval baseline together; give both or none.")
     new = out.with_name(out.name + ".new")
@@ -167,12 +183,14 @@ def make_suite(arguments: argparse.Namespace) -> None:
     for folder in ("references", "controls"):
         (new / folder).mkdir(parents=True)
     shutil.copytree(arguments.judge, new / "judge")
+    data = arguments.training_data
+    known = set() if data is None else {caption for _, captions in read_entries(data) for caption in captions}
     rows: list[dict[str, Any]] = []
     chosen = [category for category in CATEGORIES if category.name in arguments.categories]
     shares = Counter(category.name for category in chosen)
     for category in chosen:
         count = arguments.scenes // shares[category.name]
-        rows += write_category(category, arguments.art, arguments.styles, count, new, arguments.size)
+        rows += write_category(category, arguments.art, arguments.styles, count, new, arguments.size, known)
     # The first scenes of a category are then of all its kinds.
     rows.sort(key=lambda row: (list(shares).index(row["category"]), row["seed"] % _SEEDS_OF_CATEGORY))
     rows += free_text_rows()

@@ -176,7 +176,7 @@ def draw_size(studio: Studio, canvas: Canvas) -> Drawing | None:
     if choice is None:
         return None
     big, small, held_out = choice
-    if not captions.has_plain_singular(big) or not captions.has_plain_singular(small):
+    if not captions.has_plain_sizes(big) or not captions.has_plain_sizes(small):
         return None
     canvas.paste(studio.picture_of(big), big.singular, (0.35, 0.47 + studio.jitter(0.04)), 0.62)
     canvas.paste(studio.picture_of(small), small.singular, (0.83, 0.62 + studio.jitter(0.05)), 0.27)

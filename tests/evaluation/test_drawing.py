@@ -48,10 +48,22 @@ def test_a_folder_keeps_to_what_its_pictures_were_drawn_with(tmp_path: Path) -> 
     claim_folder(folder, {"checkpoint": "a", "steps": {"base": 8}})
     claim_folder(folder, {"checkpoint": "a", "steps": {"base": 8}})
     assert drawn_with(folder) == {"checkpoint": "a", "steps": {"base": 8}}
+    # Nothing is drawn yet: a mistake in the first command binds nobody.
+    claim_folder(folder, {"checkpoint": "a", "steps": {"base": 7}, "weights": "f00"})
+    claim_folder(folder, {"checkpoint": "a", "steps": {"base": 8}, "weights": "f00"})
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "pictures" / "one.png")
+    # The same weights by another name.
+    claim_folder(folder, {"checkpoint": "b", "steps": {"base": 8}, "weights": "f00"})
+    with pytest.raises(ValueError, match="drawn with weights 'f00', not 'ba7'"):
+        claim_folder(folder, {"checkpoint": "a", "steps": {"base": 8}, "weights": "ba7"})
     with pytest.raises(ValueError, match=r"drawn with steps \{'base': 8\}, not \{'base': 9\}"):
-        claim_folder(folder, {"checkpoint": "a", "steps": {"base": 9}})
+        claim_folder(folder, {"checkpoint": "a", "steps": {"base": 9}, "weights": "f00"})
     with pytest.raises(ValueError, match="drawn with steps"):
-        claim_folder(folder, {"checkpoint": "a"})
+        claim_folder(folder, {"checkpoint": "a", "weights": "f00"})
+    (folder / "drawn_with.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"drawn_with\.json cannot be read"):
+        drawn_with(folder)
 
 
 def test_pictures_of_unknown_making_are_refused(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import pytest
 from diffusers_imagen.evaluation.intervals import (
     Estimate,
     bootstrap,
+    clustered_rate,
     independent_difference,
     paired_difference,
+    ratio,
     wilson_rate,
 )
 
@@ -32,6 +34,61 @@ def test_a_rate_without_trials_is_no_number() -> None:
 def test_more_hits_than_trials_are_refused() -> None:
     with pytest.raises(ValueError, match="`hits` is 3 of 2"):
         wilson_rate(3, 2)
+
+
+def covers(make_interval, truth: float, trials: int = 600) -> float:
+    rng = np.random.default_rng(0)
+    intervals = [make_interval(rng) for _ in range(trials)]
+    return float(np.mean([interval.low <= truth <= interval.high for interval in intervals]))
+
+
+def test_trials_of_a_cluster_that_never_differ_count_once() -> None:
+    hits = [True] * 70 + [False] * 30
+    doubled = clustered_rate(hits * 2, [*range(100)] * 2)
+    once = wilson_rate(70, 100)
+    assert (doubled.hits, doubled.trials) == (140, 200)
+    assert (doubled.low, doubled.high) == pytest.approx((once.low, once.high), abs=1e-3)
+    # Where all are hits, nothing tells how alike they are.
+    sure = clustered_rate([True] * 200, [*range(100)] * 2)
+    assert sure.low == wilson_rate(100, 100).low
+    assert math.isnan(clustered_rate([], []).value)
+
+
+def test_clustered_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    def rate_of_pairs(rng, independent: bool):
+        # Each scene has a rate of its own, 0.2 or 0.9; or all have their mean.
+        own = np.full(100, 0.55) if independent else rng.choice([0.2, 0.9], size=100)
+        hits = rng.random((100, 2)) < own[:, None]
+        return hits.ravel().tolist(), np.repeat(np.arange(100), 2).tolist()
+
+    for independent in (False, True):
+        assert 0.925 < covers(lambda rng: clustered_rate(*rate_of_pairs(rng, independent)), 0.55) < 0.98  # noqa: B023
+    naive = covers(lambda rng: wilson_rate(sum(rate_of_pairs(rng, False)[0]), 200), 0.55)
+    assert naive < 0.92
+
+    def difference(rng):
+        first, clusters = rate_of_pairs(rng, False)
+        return paired_difference(first, [False] * 200, clusters)
+
+    assert 0.925 < covers(difference, 0.55) < 0.98
+
+
+def test_the_ratio_of_rates_covers_the_truth_about_as_often_as_it_says() -> None:
+    def share(rng):
+        return ratio(wilson_rate(int(rng.binomial(200, 0.6)), 200), wilson_rate(int(rng.binomial(100, 0.9)), 100))
+
+    assert 0.93 < covers(share, 0.6 / 0.9) < 0.98
+
+
+def test_a_ratio_of_sure_rates_still_has_a_width() -> None:
+    share = ratio(wilson_rate(100, 100), wilson_rate(100, 100))
+    assert share.value == 1
+    assert share.low == pytest.approx(wilson_rate(100, 100).low, abs=0.01)
+    assert share.high > 1.03
+    assert math.isnan(ratio(wilson_rate(3, 4), wilson_rate(0, 4)).value)
+    assert ratio(wilson_rate(0, 4), wilson_rate(3, 4)).low == 0
+    with pytest.raises(ValueError, match="0 and 4 trials"):
+        ratio(wilson_rate(0, 0), wilson_rate(3, 4))
 
 
 def test_the_difference_of_independent_rates_has_the_published_interval() -> None:

@@ -73,6 +73,21 @@ def test_languages_and_baselines_are_compared_in_pairs() -> None:
     assert found["model less paste"].difference.trials == 8
 
 
+def test_several_prompts_of_a_language_are_paired_in_turn() -> None:
+    judged = make_judged(DRAWN)
+    prompts = [SuitePrompt(**{**vars(prompt), "scene": "0"}) for prompt in judged.prompts]
+    judged = Judged(prompts, judged.drawn, {}, {})
+    found = {comparison.name: comparison.difference for comparison in compare(judged, score_suite(judged))}
+    assert (found["zh less en"].value, found["zh less en"].trials) == (-0.5, 4)
+
+
+def test_scenes_without_a_held_out_counterpart_are_no_seen_ones() -> None:
+    judged = make_judged(DRAWN)
+    prompts = [SuitePrompt(**{**vars(p), "held_out": p.held_out or None}) for p in judged.prompts]
+    (score,) = score_suite(Judged(prompts, judged.drawn, {}, {}))
+    assert all(rate.trials == 0 for rate in score.splits.values())
+
+
 def test_all_categories_are_scored_together() -> None:
     judged = make_judged(DRAWN, real=list(NOUNS))
     prompts = [SuitePrompt(**{**vars(p), "category": "first" if p.scene < "2" else "second"}) for p in judged.prompts]

@@ -38,6 +38,19 @@ def test_the_digest_changes_with_what_is_drawn(write_suite: Callable[..., Path])
     assert suite.digest != suite.first_scenes(1).digest
 
 
+def test_the_identity_changes_with_claims_judge_and_real_pictures(write_suite: Callable[..., Path]) -> None:
+    folder = write_suite()
+    known = {read_suite(folder).identity}
+    assert read_suite(folder).first_scenes(1).identity in known
+    for path in ("prompts.jsonl", "judge/config.json", "references/*.png"):
+        changed = next(folder.glob(path))
+        content = changed.read_bytes()
+        changed.write_bytes(content + b"\n")
+        known.add(read_suite(folder).identity)
+        changed.write_bytes(content)
+    assert len(known) == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -45,7 +58,9 @@ def test_the_digest_changes_with_what_is_drawn(write_suite: Callable[..., Path])
         ({"seed": -1}, "`seed` is -1"),
         ({"seed": True}, "`seed` is True"),
         ({"id": "../escape"}, "`id` is '../escape'"),
-        ({"colour": 1}, "no object with fields of"),
+        ({"colour": 1}, r"the line has \['colour'\]; give an object with fields of"),
+        ({"held_out": "no"}, "`held_out` is 'no'"),
+        ({"claims": {"things": [{"names": ["cat"]}], "concept_only": "no"}}, "`concept_only` 'no'"),
         ({"reference": "references/none.png"}, "`reference` is 'references/none.png'"),
         ({"reference": "../outside.png"}, "within the suite's folder"),
         ({"claims": {"things": [{"names": ["unicorn"]}]}}, "line 1: the claims name"),

@@ -59,7 +59,7 @@ def evaluate(
     schedulers = parse_schedulers(scheduler)
     from diffusers_imagen.data.folder import read_entries
     from diffusers_imagen.evaluation.agreement import ClipAgreement
-    from diffusers_imagen.evaluation.assessment import assess
+    from diffusers_imagen.evaluation.assessment import assess, check_pictures
     from diffusers_imagen.evaluation.drawing import claim_folder, draw_suite, missing_prompts
     from diffusers_imagen.evaluation.features import load_extractor
     from diffusers_imagen.evaluation.report import write_report
@@ -68,8 +68,13 @@ def evaluate(
     # All that can be wrong is found out before the first picture is drawn.
     whole = read_suite(suite)
     asked = whole if scenes is None else whole.first_scenes(scenes)
+    check_pictures(asked)
     if training_data is not None:
         read_entries(training_data)
+        if not any(prompt.reference for prompt in asked.prompts):
+            raise ValueError(
+                "`--training-data` compares with real pictures, of which the suite has none; leave it out."
+            )
     extractors = {name: load_extractor(name, allow_download) for name in features or []}
     scorer = None if agreement is None else ClipAgreement.load(agreement, allow_download)
     to_draw, others = plan(asked, whole.digest, checkpoint, baseline, out)
@@ -142,7 +147,7 @@ def fingerprint(checkpoint: str) -> str | None:
     Returns:
         The hash; None for a Hub repository.
     """
-    from diffusers_imagen.builtin.library import builtin_names, builtin_path
+    from diffusers_imagen.builtin.library import CONTENTS, builtin_names, builtin_path
 
     folder = Path(checkpoint)
     if not folder.is_dir():
@@ -150,7 +155,9 @@ def fingerprint(checkpoint: str) -> str | None:
             return None
         folder = builtin_path(checkpoint)
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors")):
+    files = (path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
+    # That list of a built-in's files changes with its card.
+    for path in sorted(path for path in files if path.name != CONTENTS):
         digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -125,6 +125,16 @@ def real_pictures(suite: Suite) -> dict[str, Path]:
     return {prompt.scene: prompt.reference for prompt in suite.prompts if prompt.reference is not None}
 
 
+def check_pictures(suite: Suite) -> None:
+    """Read the suite's real pictures once.
+
+    Raises:
+        ValueError: If one cannot be read.
+    """
+    for path in dict.fromkeys(path for p in suite.prompts for path in (p.reference, p.control) if path is not None):
+        read_picture(path)
+
+
 def _side(suite: Suite) -> int:
     return int(suite.judge.config.sample_size)
 

@@ -116,7 +116,10 @@ def parse_claims(fields: Mapping[str, Any], known: Mapping[str, tuple[str, ...]]
     for kind, name in (("backgrounds", background), ("styles", style)):
         _check_known(kind, [] if name is None else [name], known)
     parsed = tuple(_parse_thing(thing, known) for thing in things)
-    return Claims(parsed, layout, background, style, bool(fields.get("concept_only", False)))
+    concept_only = fields.get("concept_only", False)
+    if not isinstance(concept_only, bool):
+        raise ValueError(f"`claims` has `concept_only` {concept_only!r}; give true or false.")
+    return Claims(parsed, layout, background, style, concept_only)
 
 
 def _parse_thing(fields: Mapping[str, Any], known: Mapping[str, tuple[str, ...]]) -> ClaimedThing:

@@ -32,15 +32,18 @@ def claim_folder(folder: Path, settings: Mapping[str, object]) -> None:
         ValueError: If the folder has pictures that were drawn with something else.
     """
     wanted, present = json.loads(json.dumps(settings)), drawn_with(folder)
-    if present is not None:
+    if present is not None and any(folder.rglob("*.png")):
         differing = sorted(name for name in {*present, *wanted} if present.get(name) != wanted.get(name))
+        if wanted.get("weights") is not None and "weights" not in differing:
+            # The same files under another name.
+            differing = [name for name in differing if name != "checkpoint"]
         if differing:
             raise ValueError(
                 f"`out` is {str(folder)!r}, whose pictures were drawn with {differing[0]} {present.get(differing[0])!r}, "
                 f"not {wanted.get(differing[0])!r}; choose another folder, or delete this one."
             )
         return
-    if (folder / "pictures").exists():
+    if present is None and (folder / "pictures").exists():
         raise ValueError(f"`out` is {str(folder)!r}, which has pictures but no {_SETTINGS}; choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / _SETTINGS, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
@@ -49,7 +52,10 @@ def claim_folder(folder: Path, settings: Mapping[str, object]) -> None:
 def drawn_with(folder: Path) -> dict[str, Any] | None:
     """Return what an evaluation's pictures were drawn with, or None where a folder holds no evaluation."""
     path = folder / _SETTINGS
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); choose another folder.") from error
 
 
 def missing_prompts(suite: Suite, folder: Path) -> list[SuitePrompt]:

@@ -36,6 +36,7 @@ def write_report(suite: Suite, folder: Path, settings: Mapping[str, object], fou
     sheets = _write_sheets(suite, folder, found)
     content = {
         "suite": suite.name,
+        "identity": suite.identity,
         "settings": dict(settings),
         "num_prompts": len(suite.prompts),
         "scores": [asdict(score) for score in found.scores],
@@ -58,12 +59,13 @@ def _markdown(
     yield f"# Evaluation on {suite.name}"
     yield ""
     yield from (f"- {name}: {value}" for name, value in settings.items() if value is not None)
+    yield f"- claims, real pictures and judge: {suite.identity}"
     yield f"- pictures: {len(suite.prompts)}"
     yield from ("", "## Scores", "")
     yield (
         "A picture is a hit if the judge sees all that its prompt claims and no other things. Ceiling: the same judge on "
-        "real pictures of the scenes. Chance: prompts dealt to the pictures of other scenes. Intervals are 95 %; those "
-        "of rates count pictures, although the languages of a scene share a seed."
+        "real pictures of the scenes. Chance: prompts dealt to the pictures of other scenes. N counts pictures. Intervals "
+        "are 95 %, of scenes: the languages of a scene share a seed, and are not independent."
     )
     yield ""
     yield from _score_table(found)

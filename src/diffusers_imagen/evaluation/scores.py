@@ -1,22 +1,21 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Scores of a suite: hits by category beside ceiling, chance and baselines, and comparisons with intervals.
 
+The prompts of a scene share its seed, so intervals take scenes as what is independent, not pictures.
 Counts verdicts; how a verdict comes about is `claims.py`'s, how scores are written down `report.py`'s.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from diffusers_imagen.evaluation.claims import Verdict, give_verdict
 from diffusers_imagen.evaluation.intervals import (
     Estimate,
     Rate,
-    bootstrap,
+    clustered_rate,
     independent_difference,
     paired_difference,
+    ratio,
     wilson_rate,
 )
 from diffusers_imagen.evaluation.seen_scene import SeenScene
@@ -37,7 +36,7 @@ class CategoryScore:
         nouns: Pictures that show at least all the nouns.
         chance: Hits expected where prompts are dealt to the pictures of other scenes of the category.
         ceiling: Real pictures that the judge finds to show all that is claimed, one for each scene; None without any.
-        share: `drawn` by `ceiling`, its interval from a bootstrap of scenes; None without a ceiling.
+        share: `drawn`, of scenes with a real picture, by `ceiling`; None without a ceiling.
         baselines: Hits of each baseline's pictures.
         splits: Hits on seen and on held-out combinations, of the categories that have both: others are no match.
         languages: Hits by language.
@@ -103,56 +102,47 @@ def score_suite(judged: Judged) -> list[CategoryScore]:
     return [*scores, _score_category(ALL, together)] if len(categories) > 1 and together.prompts else scores
 
 
-def rate_of(verdicts: Sequence[Verdict]) -> Rate:
-    """Return the rate of hits."""
-    return wilson_rate(sum(verdict.hit for verdict in verdicts), len(verdicts))
+def rate_of(prompts: Sequence[SuitePrompt], verdicts: Sequence[Verdict]) -> Rate:
+    """Return the rate of hits of some prompts."""
+    return clustered_rate([verdict.hit for verdict in verdicts], [prompt.scene for prompt in prompts])
+
+
+def _rate_where(part: Judged, verdicts: Sequence[Verdict], chosen: Sequence[bool]) -> Rate:
+    pairs = [pair for pair, wanted in zip(zip(part.prompts, verdicts, strict=True), chosen, strict=True) if wanted]
+    return rate_of([prompt for prompt, _ in pairs], [verdict for _, verdict in pairs])
 
 
 def _score_category(category: str, part: Judged) -> CategoryScore:
     prompts, verdicts = part.prompts, part.verdicts()
     splits = {(prompt.category, prompt.held_out) for prompt in prompts}
-    has_both = {category for category, held_out in splits if (category, not held_out) in splits}
+    has_both = {category for category, held_out in splits if held_out and (category, False) in splits}
     ceiling, share = _ceiling(part, verdicts)
     return CategoryScore(
         category=category,
-        drawn=rate_of(verdicts),
-        nouns=wilson_rate(sum(verdict.nouns for verdict in verdicts), len(verdicts)),
+        drawn=rate_of(prompts, verdicts),
+        nouns=clustered_rate([verdict.nouns for verdict in verdicts], [prompt.scene for prompt in prompts]),
         chance=chance_rate(part),
         ceiling=ceiling,
         share=share,
-        baselines={name: rate_of(part.verdicts(name)) for name in part.others},
+        baselines={name: rate_of(prompts, part.verdicts(name)) for name in part.others},
         splits={
-            name: rate_of(
-                [
-                    verdict
-                    for verdict, prompt in zip(verdicts, prompts, strict=True)
-                    if prompt.category in has_both and prompt.held_out == held_out
-                ]
-            )
-            for name, held_out in (("seen", False), ("held-out", True))
+            "seen": _rate_where(part, verdicts, [p.category in has_both and p.held_out is False for p in prompts]),
+            "held-out": _rate_where(part, verdicts, [p.category in has_both and p.held_out is True for p in prompts]),
         },
         languages={
-            language: rate_of([v for v, prompt in zip(verdicts, prompts, strict=True) if prompt.language == language])
+            language: _rate_where(part, verdicts, [p.language == language for p in prompts])
             for language in dict.fromkeys(prompt.language for prompt in prompts)
         },
     )
 
 
 def _ceiling(part: Judged, verdicts: Sequence[Verdict]) -> tuple[Rate | None, Estimate | None]:
-    hits: dict[str, list[bool]] = {}
-    claims = {prompt.scene: prompt.claims for prompt in part.prompts}
-    for prompt, verdict in zip(part.prompts, verdicts, strict=True):
-        if prompt.scene in part.references:
-            hits.setdefault(prompt.scene, []).append(verdict.hit)
-    if not hits:
+    claims = {prompt.scene: prompt.claims for prompt in part.prompts if prompt.scene in part.references}
+    if not claims:
         return None, None
-    real = [give_verdict(claims[scene], part.references[scene]).hit for scene in hits]
-    drawn = [sum(found) / len(found) for found in hits.values()]
-    return wilson_rate(sum(real), len(real)), bootstrap(_share, (drawn, real))
-
-
-def _share(drawn: NDArray[np.float64], real: NDArray[np.float64]) -> float:
-    return float(drawn.sum() / real.sum()) if real.any() else float("nan")
+    real = [give_verdict(claim, part.references[scene]).hit for scene, claim in claims.items()]
+    ceiling = wilson_rate(sum(real), len(real))
+    return ceiling, ratio(_rate_where(part, verdicts, [p.scene in claims for p in part.prompts]), ceiling)
 
 
 def chance_rate(part: Judged) -> float:
@@ -179,20 +169,25 @@ def compare(judged: Judged, scores: Sequence[CategoryScore]) -> list[Comparison]
             difference = independent_difference(score.splits["held-out"], score.splits["seen"])
             found.append(Comparison("held-out less seen", score.category, difference, paired=False))
         for name in part.others:
-            difference = paired_difference([v.hit for v in verdicts], [v.hit for v in part.verdicts(name)])
+            scenes = [prompt.scene for prompt in part.prompts]
+            difference = paired_difference([v.hit for v in verdicts], [v.hit for v in part.verdicts(name)], scenes)
             found.append(Comparison(f"model less {name}", score.category, difference, paired=True))
     return found
 
 
 def _compare_languages(category: str, prompts: Sequence[SuitePrompt], verdicts: Sequence[Verdict]) -> list[Comparison]:
-    by_language: dict[str, dict[str, bool]] = {}
+    by_language: dict[str, dict[tuple[str, int], bool]] = {}
     for prompt, verdict in zip(prompts, verdicts, strict=True):
-        by_language.setdefault(prompt.language, {})[prompt.scene] = verdict.hit
+        known = by_language.setdefault(prompt.language, {})
+        # Where a scene has several prompts of a language, the first of each belong together, and so on.
+        number = sum(scene == prompt.scene for scene, _ in known)
+        known[prompt.scene, number] = verdict.hit
     first, *rest = by_language
     comparisons = []
     for language in rest:
-        scenes = [scene for scene in by_language[first] if scene in by_language[language]]
-        if scenes:
-            hits = ([by_language[name][scene] for scene in scenes] for name in (language, first))
-            comparisons.append(Comparison(f"{language} less {first}", category, paired_difference(*hits), paired=True))
+        pairs = [pair for pair in by_language[first] if pair in by_language[language]]
+        if pairs:
+            hits, hits_of_first = ([by_language[name][pair] for pair in pairs] for name in (language, first))
+            difference = paired_difference(hits, hits_of_first, [scene for scene, _ in pairs])
+            comparisons.append(Comparison(f"{language} less {first}", category, difference, paired=True))
     return comparisons

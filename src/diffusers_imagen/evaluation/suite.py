@@ -13,8 +13,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class SuitePrompt:
         language: Language of the prompt, such as "en".
         prompt: The prompt.
         seed: Seed to draw from.
-        held_out: Whether the combination was kept out of training.
+        held_out: Whether the combination was kept out of training; None where the category has no such scenes.
         claims: What the picture must show.
         reference: A real picture of the scene, if there is one.
         control: A real picture of another scene of the category, to compare real ones with each other.
@@ -50,7 +50,7 @@ class SuitePrompt:
     language: str
     prompt: str
     seed: int
-    held_out: bool
+    held_out: bool | None
     claims: Claims
     reference: Path | None = None
     control: Path | None = None
@@ -58,12 +58,16 @@ class SuitePrompt:
 
 @dataclass(frozen=True)
 class Suite:
-    """Hold a suite: its name, its prompts, its judge, and folders of the baselines' pictures by name."""
+    """Hold a suite: its name, its prompts, its judge, and folders of the baselines' pictures by name.
+
+    `identity` is a hash of all that scores depend on beside the pictures: prompts, claims, real pictures and judge.
+    """
 
     name: str
     prompts: tuple[SuitePrompt, ...]
     judge: SceneJudge
     baselines: Mapping[str, Path]
+    identity: str = ""
 
     @property
     def categories(self) -> list[str]:
@@ -90,7 +94,7 @@ class Suite:
             if prompt.scene not in chosen and len(chosen) < per_category:
                 chosen.append(prompt.scene)
         kept = tuple(prompt for prompt in self.prompts if prompt.scene in scenes[prompt.category])
-        return Suite(self.name, kept, self.judge, self.baselines)
+        return replace(self, prompts=kept)
 
 
 def read_suite(folder: str | Path) -> Suite:
@@ -108,6 +112,8 @@ def read_suite(folder: str | Path) -> Suite:
     known = {kind: tuple(judge.config[kind]) for kind in ("nouns", "colors", "worn", "backgrounds", "styles")}
     prompts = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
             prompts.append(_parse_prompt(json.loads(line), folder, known))
         except ValueError as error:
@@ -118,7 +124,16 @@ def read_suite(folder: str | Path) -> Suite:
     if count > 1:
         raise ValueError(f"{path} has {count} prompts with the id {identity!r}; every picture needs its own name.")
     baselines = {path.name: path for path in sorted((folder / "baselines").glob("*")) if path.is_dir()}
-    return Suite(str(description.get("name", folder.name)), tuple(prompts), judge, baselines)
+    name = str(description.get("name", folder.name))
+    return Suite(name, tuple(prompts), judge, baselines, _identity(folder, prompts))
+
+
+def _identity(folder: Path, prompts: Sequence[SuitePrompt]) -> str:
+    digest = hashlib.sha256()
+    real = {path for prompt in prompts for path in (prompt.reference, prompt.control) if path is not None}
+    for path in (folder / "prompts.jsonl", *sorted((folder / "judge").iterdir()), *sorted(real)):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -146,7 +161,8 @@ def _read_judge(folder: Path) -> SceneJudge:
 
 def _parse_prompt(fields: Any, folder: Path, known: Mapping[str, tuple[str, ...]]) -> SuitePrompt:
     if not isinstance(fields, dict) or not set(fields) <= _FIELDS:
-        raise ValueError(f"the line is no object with fields of {sorted(_FIELDS)} alone.")
+        unknown = sorted(set(fields) - _FIELDS) if isinstance(fields, dict) else fields
+        raise ValueError(f"the line has {unknown!r}; give an object with fields of {sorted(_FIELDS)} alone.")
     for name in _TEXT_FIELDS:
         if not isinstance(fields.get(name), str) or not fields[name]:
             raise ValueError(f"`{name}` is {fields.get(name)!r}; give some text.")
@@ -155,10 +171,13 @@ def _parse_prompt(fields: Any, folder: Path, known: Mapping[str, tuple[str, ...]
     seed = fields.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"`seed` is {seed!r}; give a whole number of at least 0.")
+    held_out = fields.get("held_out")
+    if held_out is not None and not isinstance(held_out, bool):
+        raise ValueError(f"`held_out` is {held_out!r}; give true or false, or leave it out.")
     return SuitePrompt(
         **{name: fields[name] for name in _TEXT_FIELDS},
         seed=seed,
-        held_out=bool(fields.get("held_out", False)),
+        held_out=held_out,
         claims=parse_claims(fields.get("claims", {}), known),
         reference=_picture_path("reference", fields.get("reference"), folder),
         control=_picture_path("control", fields.get("control"), folder),

@@ -75,13 +75,14 @@ def write_category(
     count: int,
     out: Path,
     size: int = 128,
+    seed: int = SUITE_SEED,
     known_captions: Container[str] = (),
 ) -> list[dict[str, Any]]:
     """Write the real pictures of a category's scenes, `size` pixels wide, and return the lines of their prompts."""
     sampler = SceneSampler(art, replace(category.settings(styles), size=size))
     # Categories have seeds of their own, or those of one kind would show the same scenes.
     offset = _SEEDS_OF_CATEGORY * CATEGORIES.index(category)
-    scenes = choose_scenes(category, sampler, count, SUITE_SEED + offset)
+    scenes = choose_scenes(category, sampler, count, seed + offset)
     controls = choose_scenes(category, sampler, count, CONTROL_SEED + offset)
     rows = []
     for number, (scene, control) in enumerate(zip(scenes, controls, strict=True)):
@@ -92,7 +93,7 @@ def write_category(
         shared = {
             "scene": name,
             "category": category.name,
-            "seed": SUITE_SEED + offset + number,
+            "seed": seed + offset + number,
             "claims": claims_of(scene, category),
             **pictures,
         }
@@ -190,7 +191,9 @@ def make_suite(arguments: argparse.Namespace) -> None:
     shares = Counter(category.name for category in chosen)
     for category in chosen:
         count = arguments.scenes // shares[category.name]
-        rows += write_category(category, arguments.art, arguments.styles, count, new, arguments.size, known)
+        rows += write_category(
+            category, arguments.art, arguments.styles, count, new, arguments.size, arguments.seed, known
+        )
     # The first scenes of a category are then of all its kinds.
     rows.sort(key=lambda row: (list(shares).index(row["category"]), row["seed"] % _SEEDS_OF_CATEGORY))
     rows += free_text_rows()
@@ -211,6 +214,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="judge that train_scene_judge.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the suite to write")
     parser.add_argument("--scenes", type=int, default=100, help="scenes of each category")
+    parser.add_argument("--seed", type=int, default=SUITE_SEED, help="another one makes other scenes")
     parser.add_argument("--size", type=int, default=128, help="pixels of the real pictures")
     names = list(dict.fromkeys(category.name for category in CATEGORIES))
     parser.add_argument("--categories", nargs="+", choices=names, default=names)

@@ -26,6 +26,7 @@ def arguments(art_folder: Path, tmp_path: Path) -> Callable[..., argparse.Namesp
             "out": tmp_path / "suite",
             "size": 64,
             "scenes": 2,
+            "seed": example.SUITE_SEED,
             "styles": ["shapes"],
             "categories": ["single", "position", "wearing"],
             "training_data": None,
@@ -68,6 +69,17 @@ def test_held_out_is_what_no_caption_of_the_training_data_says(art_folder: Path)
     assert not example.is_held_out(scenes[first], claims[first], {scenes[first].text[1]})
     seen = sampler.sample(0, 0, "train")
     assert not example.is_held_out(seen, example.claims_of(seen, CATEGORIES[6]), ())
+
+
+def test_another_seed_makes_other_scenes(arguments: Callable[..., argparse.Namespace]) -> None:
+    example.make_suite(arguments(categories=["position"]))
+    example.make_suite(arguments(categories=["position"], out=arguments().out / "dev", seed=5_000_000))
+    suites = [read_suite(path) for path in (arguments().out, arguments().out / "dev")]
+    (first, *_), (other, *_) = ([prompt for prompt in suite.prompts if prompt.reference] for suite in suites)
+    assert (first.prompt, first.seed) != (other.prompt, other.seed)
+    for wrong, message in (({"scenes": 0}, "`scenes` is 0"), ({"judge": Path("none")}, "`judge` is none")):
+        with pytest.raises(ValueError, match=message):
+            example.make_suite(arguments(out=arguments().out / "wrong", **wrong))
 
 
 def test_a_suite_is_not_overwritten(arguments: Callable[..., argparse.Namespace]) -> None:

@@ -1,8 +1,8 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Which scheduler reaches the quality of 250 DDPM steps on a checkpoint with the fewest steps, for each stage.
 
-python benchmarks/default_scheduler.py base --suite runs/suite
-python benchmarks/default_scheduler.py sr --suite runs/suite
+python benchmarks/default_scheduler.py base --suite runs/dev_suite
+python benchmarks/default_scheduler.py sr --suite runs/dev_suite
 python benchmarks/default_scheduler.py table
 
 The base draws a category of an evaluation suite, the same prompts and seeds for every candidate: hits by the suite's

@@ -35,5 +35,11 @@ def test_what_cannot_be_joined_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(ValueError, match="has no metadata"):
         module.join([tmp_path / "a"], tmp_path / "out", None)
+    red = make(tmp_path / "red", "red")
+    before = (red / "metadata.jsonl").read_bytes()
+    for out in (red, tmp_path):
+        with pytest.raises(ValueError, match="give another folder"):
+            module.join([red], out, None)
+    assert (red / "metadata.jsonl").read_bytes() == before
     with pytest.raises(ValueError, match="give folders of different names"):
         module.join([tmp_path / "a", tmp_path / "b" / "a"], tmp_path / "out", None)

@@ -1,7 +1,11 @@
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from contact_sheet import write_contact_sheet
 from make_dataset import DatasetPlan, make_dataset, parse_shares, write_shard
@@ -42,6 +46,23 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(art_folder: Path, tmp_path
     assert make_dataset(interrupted, 6) == 4
     assert (interrupted.out / "00" / "000002.png").stat().st_mtime_ns == written
     assert contents(interrupted.out) == contents(tmp_path / "at once")
+
+
+def test_workers_end_when_the_run_is_killed(art_folder: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples" / "emoji" / "make_dataset.py"
+    given = ["--art", art_folder, "--out", tmp_path, "--num-images", "100000", "--styles", "shapes", "--workers", "2"]
+    run = subprocess.Popen([sys.executable, script, *given], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while len(workers := psutil.Process(run.pid).children()) < 2 or not list(tmp_path.rglob("*.png")):
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        run.kill()
+        run.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
 
 
 def test_a_finished_data_set_can_be_made_larger(art_folder: Path, tmp_path: Path) -> None:

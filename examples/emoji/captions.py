@@ -83,9 +83,9 @@ def has_plain_singular(noun: Noun) -> bool:
 def has_plain_sizes(noun: Noun) -> bool:
     """Tell whether "big" and "small" before the noun say its size in both languages.
 
-    一碗小米饭 is a bowl of millet, 大熊猫 any panda.
+    一碗小米饭 is a bowl of millet, 大熊猫 any panda, and the trumpet's name (小号) begins with "small".
     """
-    return has_plain_singular(noun) and noun.measure not in ("碗", "杯") and noun.chinese != "熊猫"
+    return has_plain_singular(noun) and noun.measure not in ("碗", "杯") and noun.chinese not in ("熊猫", "小号")
 
 
 def one_en(noun: Noun, adjective: str = "") -> str:

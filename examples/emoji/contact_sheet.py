@@ -22,7 +22,12 @@ def write_contact_sheet(folder: Path, path: Path, num_images: int, cell: int = 1
 
     Returns:
         Each picture's captions on a line.
+
+    Raises:
+        ValueError: If the folder has no `metadata.jsonl`.
     """
+    if not (folder / "metadata.jsonl").is_file():
+        raise ValueError(f"`folder` is {str(folder)!r}, which has no metadata.jsonl; give an image folder.")
     lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:num_images]
     columns = max(1, math.ceil(math.sqrt(len(lines))))
     rows = max(1, math.ceil(len(lines) / columns))
@@ -49,7 +54,10 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=64)
     parser.add_argument("--cell", type=int, default=128, help="pixels of a picture on the sheet")
     arguments = parser.parse_args()
-    texts = write_contact_sheet(arguments.images, arguments.out, arguments.num_images, arguments.cell)
+    try:
+        texts = write_contact_sheet(arguments.images, arguments.out, arguments.num_images, arguments.cell)
+    except ValueError as error:
+        parser.error(str(error))
     for index, text in enumerate(texts):
         print(index, text)
 

@@ -78,6 +78,8 @@ def main() -> None:
     languages = arguments.languages.split(",")
     if not set(languages) <= {"en", "zh"}:
         parser.error(f"--languages is {arguments.languages!r}; give en, zh or en,zh")
+    if not arguments.prompts.is_file():
+        parser.error(f"--prompts is {str(arguments.prompts)!r}, which is no file; recognise.py prompts writes one")
     logging.disable_progress_bar()
     pipe = ImagenCascadePipeline.from_pretrained(arguments.checkpoint)
     pipe.set_progress_bar_config(disable=True)

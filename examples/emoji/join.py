@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def join(folders: Sequence[Path], out: Path, first: int | None) -> int:
@@ -32,23 +33,39 @@ def join(folders: Sequence[Path], out: Path, first: int | None) -> int:
     if len(set(names)) < len(names):
         raise ValueError(f"`folders` are named {', '.join(names)}; give folders of different names.")
     for folder in folders:
-        if not (folder / "metadata.jsonl").is_file():
-            raise ValueError(f"`folders` has {str(folder)!r}, which has no metadata.jsonl; give image folders.")
-        if out.resolve() in (folder.resolve(), *folder.resolve().parents):
-            raise ValueError(f"`out` is {str(out)!r}, in which {str(folder)!r} lies; give another folder.")
-    out.mkdir(parents=True, exist_ok=True)
+        check_folder(folder, out)
     rows = []
-    for folder, name in zip(folders, names, strict=True):
-        link = out / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(folder.resolve(), out.resolve()), target_is_directory=True)
+    for folder in folders:
+        link = link_folder(folder, out)
         for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:first]:
             row = json.loads(line)
-            rows.append(json.dumps(row | {"file_name": f"{name}/{row['file_name']}"}, ensure_ascii=False))
-    temporary = out / ".metadata.jsonl"
-    temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    temporary.replace(out / "metadata.jsonl")
+            rows.append(row | {"file_name": f"{link}/{row['file_name']}"})
+    write_metadata(out, rows)
     return len(rows)
+
+
+def check_folder(folder: Path, out: Path) -> None:
+    """Refuse a folder without a `metadata.jsonl`, and one that lies in `out`."""
+    if not (folder / "metadata.jsonl").is_file():
+        raise ValueError(f"`folders` has {str(folder)!r}, which has no metadata.jsonl; give image folders.")
+    if out.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"`out` is {str(out)!r}, in which {str(folder)!r} lies; give another folder.")
+
+
+def link_folder(folder: Path, out: Path) -> str:
+    """Link a folder from within another; return the link's name."""
+    out.mkdir(parents=True, exist_ok=True)
+    link = out / folder.resolve().name
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(folder.resolve(), out.resolve()), target_is_directory=True)
+    return link.name
+
+
+def write_metadata(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write an image folder's `metadata.jsonl` in one go."""
+    temporary = out / ".metadata.jsonl"
+    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    temporary.replace(out / "metadata.jsonl")
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def test_copies_are_nearer_than_real_pictures_are() -> None:
     found = compare_nearness(copies, real)
     assert found.closer_than_real == 0.5
     assert found.real == pytest.approx((1.05, 1.25, 1.5, 1.75, 1.95))
-    assert compare_nearness(real, real).closer_than_real == pytest.approx(5 / 101)
+    assert compare_nearness(real, real).closer_than_real == pytest.approx(25 / 101)
 
 
 def test_sets_that_cannot_be_compared_are_refused() -> None:

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -31,9 +32,9 @@ def test_the_report_says_what_was_found(suite: Suite, drawn: Path) -> None:
     assert [score["category"] for score in content["scores"]] == ["single", "count", "all"]
     hits = [row["hits"]["model"] for row in content["pictures"]]
     assert sum(hits) == content["scores"][-1]["drawn"]["hits"]
-    for name in ("single", "count"):
-        assert f"![{name}](sheets/{name}.png)" in text
-        assert Image.open(drawn / "sheets" / f"{name}.png").width > 100
+    for name, file in (("single", "01-single.png"), ("count", "02-count.png")):
+        assert f"![{name}](sheets/{file})" in text
+        assert Image.open(drawn / "sheets" / file).width > 100
     assert "; 2. 猫0;" in text.replace("1. cat number 0; ", "; ")
 
 
@@ -53,6 +54,34 @@ def test_baselines_stand_beside_the_model(suite: Suite, drawn: Path) -> None:
         assert score.baselines["copy"] == score.drawn
     differences = [c.difference.value for c in found.comparisons if c.name == "model less copy"]
     assert differences == [0, 0, 0]
+
+
+def test_the_report_says_where_pictures_of_other_sizes_are_compared(suite: Suite, drawn: Path, tmp_path: Path) -> None:
+    larger = tmp_path / "larger"
+    larger.mkdir()
+    for prompt in suite.prompts:
+        picture = Image.open(picture_path(drawn, prompt.id))
+        picture.resize((48, 48)).save(larger / f"{prompt.id}.png")
+    side = picture.width
+    for name, folder in (("same", drawn / "pictures"), ("larger", larger)):
+        found = assess(suite, drawn, {name: folder})
+        text = write_report(suite, drawn, {}, found, {name: folder}).read_text(encoding="utf-8")
+        assert (f"- sizes: model {side} x {side}, larger 48 x 48\n" in text) == (name == "larger")
+        assert ("sizes" in text) == (name == "larger")
+
+
+def test_sheets_of_categories_that_are_much_alike_are_kept_apart(
+    write_suite: Callable[..., Path], draw_squares: Any, tmp_path: Path
+) -> None:
+    folder = write_suite()
+    lines = [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    renamed = {"single": "a b", "count": "a-b"}
+    rows = [json.dumps(row | {"category": renamed[row["category"]]}) for row in lines]
+    (folder / "prompts.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    suite = read_suite(folder)
+    draw_suite(suite, draw_squares, tmp_path / "out")
+    write_report(suite, tmp_path / "out", {}, assess(suite, tmp_path / "out", {}))
+    assert len(list((tmp_path / "out" / "sheets").glob("*.png"))) == 2
 
 
 def test_copies_of_training_pictures_are_found(suite: Suite, drawn: Path, tmp_path: Path) -> None:

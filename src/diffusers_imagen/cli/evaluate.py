@@ -94,7 +94,8 @@ def evaluate(
 
     for folder, pipe in pipes.items():
         draw_suite(asked, sampler_of(pipe, arguments), folder, batch_size, _print_progress)
-    report = write_report(asked, out, settings[out], assess(asked, out, others, extractors, scorer, training_data))
+    found = assess(asked, out, others, extractors, scorer, training_data)
+    report = write_report(asked, out, settings[out], found, others)
     print(report.read_text(encoding="utf-8").split("\n## Sheets")[0])
     print(report)
 

@@ -3,6 +3,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,13 @@ _ON_SHEET = 60
 _NEIGHBORS_ON_SHEET = 40
 
 
-def write_report(suite: Suite, folder: Path, settings: Mapping[str, object], found: Assessment) -> Path:
+def write_report(
+    suite: Suite,
+    folder: Path,
+    settings: Mapping[str, object],
+    found: Assessment,
+    others: Mapping[str, Path] | None = None,
+) -> Path:
     """Write the report and its sheets into an evaluation's folder.
 
     Args:
@@ -29,10 +36,12 @@ def write_report(suite: Suite, folder: Path, settings: Mapping[str, object], fou
         folder: The evaluation's folder.
         settings: What the pictures were drawn with.
         found: What was found.
+        others: Folders of the pictures that were compared with, by name.
 
     Returns:
         The path of `report.md`.
     """
+    settings = dict(settings) | {"sizes": _sizes(suite.prompts[0], folder, others or {})}
     sheets = _write_sheets(suite, folder, found)
     content = {
         "suite": suite.name,
@@ -83,9 +92,18 @@ def _markdown(
         yield from ("", "## Nearest training pictures", "")
         yield from _memorisation_table(found.memorisation)
     yield from ("", "## Sheets", "", "Green: hit, red: miss. Real picture left (where there is one), drawn right.")
-    for name, prompts in sheets.items():
-        yield from ("", f"### {name}", "", f"![{name}](sheets/{_file_name(name)})", "")
+    for number, (name, prompts) in enumerate(sheets.items(), start=1):
+        yield from ("", f"### {name}", "", f"![{name}](sheets/{_file_name(number, name)})", "")
         yield "; ".join(f"{number}. {prompt.prompt}" for number, prompt in enumerate(prompts, start=1))
+
+
+def _sizes(prompt: SuitePrompt, folder: Path, others: Mapping[str, Path]) -> str | None:
+    """Say how large compared pictures are, where that differs: a difference of scores may then be the size's."""
+    paths = {"model": picture_path(folder, prompt.id)} | {
+        name: path / f"{prompt.id}.png" for name, path in others.items()
+    }
+    sizes = {name: "{} x {}".format(*read_picture(path).size) for name, path in paths.items()}
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) if len(set(sizes.values())) > 1 else None
 
 
 def _score_table(found: Assessment) -> Iterable[str]:
@@ -163,7 +181,7 @@ def _memorisation_table(found: Memorisation) -> Iterable[str]:
     yield from _table(head, rows)
     yield ""
     yield (
-        f"Nearer than the nearest 5 % of real unseen pictures: {found.by_features.closer_than_real:.1%} of the drawn by "
+        f"Nearer than the nearest quarter of real unseen pictures: {found.by_features.closer_than_real:.1%} of the drawn by "
         f"features, {found.by_pixels.closer_than_real:.1%} by pixels ({found.num_training} training pictures)."
     )
     yield ""
@@ -177,11 +195,11 @@ def _write_sheets(suite: Suite, folder: Path, found: Assessment) -> dict[str, li
     real = real_pictures(suite)
     verdicts = found.judged.verdicts()
     sheets = {}
-    for category in suite.categories:
+    for number, category in enumerate(suite.categories, start=1):
         rows = [(p, v) for p, v in zip(suite.prompts, verdicts, strict=True) if p.category == category][:_ON_SHEET]
         has_real = all(prompt.scene in real for prompt, _ in rows)
         groups = [_cells(folder, prompt, verdict, real if has_real else {}) for prompt, verdict in rows]
-        write_sheet(groups, folder / "sheets" / _file_name(category), columns=6 if has_real else 10)
+        write_sheet(groups, folder / "sheets" / _file_name(number, category), columns=6 if has_real else 10)
         sheets[category] = [prompt for prompt, _ in rows]
     if found.memorisation is not None:
         # Spread over the suite, since neighbors in it are of one category.
@@ -250,5 +268,7 @@ def _plain(estimate: Estimate) -> str:
     return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}] (N = {estimate.trials})"
 
 
-def _file_name(category: str) -> str:
-    return f"{category.replace(' ', '-')}.png"
+def _file_name(number: int, category: str) -> str:
+    """Name a category's sheet. The number tells "two colors" from "two-colors"."""
+    words = re.sub(r"\W+", "-", category)
+    return f"{number:02d}-{words}.png"

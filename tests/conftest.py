@@ -304,16 +304,16 @@ def text_models() -> Callable[[str], tuple[PreTrainedTokenizerBase, PreTrainedMo
     return functools.cache(make_text_model)
 
 
-@pytest.fixture(scope="module")
-def whole(make_cascade: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of a saved cascade of two stages."""
-    folder = tmp_path_factory.mktemp("whole")
+@pytest.fixture(scope="session")
+def checkpoint(make_cascade: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a saved cascade of 8 and 16 pixels; nothing may change it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
     make_cascade(2).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
     """Give a copy of it, named "cats", to damage."""
-    shutil.copytree(whole, tmp_path / "cats")
+    shutil.copytree(checkpoint, tmp_path / "cats")
     return tmp_path / "cats"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
@@ -19,8 +20,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from art import style_files
+from describe import read_descriptions
 from scenes import Scene, SceneSampler
-from suite_scenes import CATEGORIES, FREE_TEXT, Category, claims_of
+from suite_scenes import CATEGORIES, DESCRIPTION, FREE_TEXT, Category, claims_of
 from torch import Tensor
 
 from diffusers_imagen.data.folder import read_entries
@@ -40,6 +42,7 @@ SUITE_SEED = 2_000_000
 CONTROL_SEED = 3_000_000
 FREE_TEXT_SEED = 4_000_000
 _SEEDS_OF_CATEGORY = 10_000
+DESCRIPTION_OFFSET = 500_000
 _MOST_TRIES = 30
 _RETRIEVAL = "retrieval"
 # Pictures reduced to this show what the judge forgives.
@@ -108,16 +111,31 @@ def free_text_rows() -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(FREE_TEXTS.read_text(encoding="utf-8").splitlines()):
         fields = json.loads(line)
-        name = f"free-text-{number:04d}"
-        claims = {"things": [{"names": fields["nouns"]}], "concept_only": True}
-        shared = {
-            "scene": name,
-            "category": FREE_TEXT,
-            "seed": FREE_TEXT_SEED + number,
-            "claims": claims,
-        }
-        rows += _in_languages(name, fields["text"], shared)
+        rows += _concept_rows(FREE_TEXT, number, FREE_TEXT_SEED + number, fields["text"], fields["nouns"])
     return rows
+
+
+def description_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Return the lines of descriptions that were not taught, one for each of some nouns.
+
+    The last one of a noun is for the suite, the one before for suites of other seeds, on which settings are chosen.
+    """
+    which = -1 if seed == SUITE_SEED else -2
+    described = list(read_descriptions().items())
+    random.Random(seed).shuffle(described)
+    rows = []
+    for number, (noun, choices) in enumerate(described[:count]):
+        text = (choices[which].english, choices[which].chinese)
+        rows += _concept_rows(DESCRIPTION, number, seed + DESCRIPTION_OFFSET + number, text, [noun])
+    return rows
+
+
+def _concept_rows(
+    category: str, number: int, seed: int, text: Sequence[str], nouns: list[str]
+) -> list[dict[str, Any]]:
+    name = f"{category.replace(' ', '-')}-{number:04d}"
+    claims = {"things": [{"names": nouns}], "concept_only": True}
+    return _in_languages(name, text, {"scene": name, "category": category, "seed": seed, "claims": claims})
 
 
 def _in_languages(name: str, text: Sequence[str], shared: dict[str, Any]) -> list[dict[str, Any]]:
@@ -196,7 +214,9 @@ def make_suite(arguments: argparse.Namespace) -> None:
         )
     # The first scenes of a category are then of all its kinds.
     rows.sort(key=lambda row: (list(shares).index(row["category"]), row["seed"] % _SEEDS_OF_CATEGORY))
-    rows += free_text_rows()
+    rows += description_rows(arguments.scenes, arguments.seed)
+    if arguments.seed == SUITE_SEED:
+        rows += free_text_rows()
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     (new / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (new / "suite.json").write_text(json.dumps({"format": FORMAT, "name": "emoji scenes"}) + "\n", encoding="utf-8")
@@ -214,7 +234,9 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="judge that train_scene_judge.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the suite to write")
     parser.add_argument("--scenes", type=int, default=100, help="scenes of each category")
-    parser.add_argument("--seed", type=int, default=SUITE_SEED, help="another one makes other scenes")
+    parser.add_argument(
+        "--seed", type=int, default=SUITE_SEED, help="another one makes other scenes, and leaves free text out"
+    )
     parser.add_argument("--size", type=int, default=128, help="pixels of the real pictures")
     names = list(dict.fromkeys(category.name for category in CATEGORIES))
     parser.add_argument("--categories", nargs="+", choices=names, default=names)

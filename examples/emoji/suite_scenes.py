@@ -17,6 +17,7 @@ from settings import SceneSettings
 from studio import Thing
 
 FREE_TEXT = "free text"
+DESCRIPTION = "description"
 
 
 @dataclass(frozen=True)

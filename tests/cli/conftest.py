@@ -1,10 +1,9 @@
-"""The program as a user runs it, and a tiny checkpoint for it."""
+"""The program as a user runs it."""
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,14 +17,6 @@ class Run:
     code: int
     out: str
     err: str
-
-
-@pytest.fixture(scope="session")
-def checkpoint(make_cascade: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of a saved cascade of 8 and 16 pixels."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    make_cascade(2).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -7,13 +7,6 @@ import pytest
 from PIL import Image
 
 
-@pytest.fixture
-def folder(checkpoint, tmp_path):
-    """Give a saved cascade to change."""
-    shutil.copytree(checkpoint, tmp_path / "cats")
-    return tmp_path / "cats"
-
-
 def test_card_prints_the_card(run, folder):
     result = run("card", folder, "--repo", "me/cats")
     assert result.code == 0, result.err

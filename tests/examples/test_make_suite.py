@@ -5,6 +5,7 @@ from pathlib import Path
 
 import make_suite as example
 import pytest
+from describe import read_descriptions
 from nouns import NOUN_BY_NAME
 from PIL import Image
 from scenes import SceneSampler
@@ -42,12 +43,12 @@ def test_the_suite_can_be_read_and_has_what_was_asked_for(
 ) -> None:
     example.make_suite(arguments())
     suite = read_suite(arguments().out)
-    assert suite.categories == ["single", "position", "wearing", "free text"]
+    assert suite.categories == ["single", "position", "wearing", "description", "free text"]
     assert {Image.open(p.reference).size for p in suite.prompts if p.reference} == {(64, 64)}
-    assert [sum(p.category == name for p in suite.prompts) for name in suite.categories] == [4, 4, 4, 2 * 60]
+    assert [sum(p.category == name for p in suite.prompts) for name in suite.categories] == [4, 4, 4, 4, 2 * 60]
     held_out = {p.scene for p in suite.prompts if p.held_out}
     assert "position-relation-0001" in held_out
-    assert {p.held_out for p in suite.prompts if p.category in ("single", "free text")} == {None}
+    assert {p.held_out for p in suite.prompts if p.category in ("single", "description", "free text")} == {None}
     # "A hat" may be one that training has; the held-out scene is then none for the prompt.
     worn = next(p for p in suite.prompts if p.scene == "wearing-wear-0001").claims.things[0].worn
     assert ("wearing-wear-0001" in held_out) == all(len(word) == 1 for word in worn)
@@ -77,6 +78,15 @@ def test_another_seed_makes_other_scenes(arguments: Callable[..., argparse.Names
     suites = [read_suite(path) for path in (arguments().out, arguments().out / "dev")]
     (first, *_), (other, *_) = ([prompt for prompt in suite.prompts if prompt.reference] for suite in suites)
     assert (first.prompt, first.seed) != (other.prompt, other.seed)
+    # The free texts, and the last description of each noun, are asked for by one suite only.
+    assert "free text" not in suites[1].categories
+    described = read_descriptions()
+    for suite, which in zip(suites, (-1, -2), strict=True):
+        asked = [prompt for prompt in suite.prompts if prompt.category == "description"]
+        assert len(asked) == 4
+        for english, chinese in zip(asked[::2], asked[1::2], strict=True):
+            choice = described[english.claims.things[0].names[0]][which]
+            assert (english.prompt, chinese.prompt) == (choice.english, choice.chinese)
     for wrong, message in (({"scenes": 0}, "`scenes` is 0"), ({"judge": Path("none")}, "`judge` is none")):
         with pytest.raises(ValueError, match=message):
             example.make_suite(arguments(out=arguments().out / "wrong", **wrong))

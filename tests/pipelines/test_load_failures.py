@@ -92,33 +92,33 @@ def test_diffusers_own_class_names_the_files_of_u_nets_as_well(folder, damage, m
 @pytest.mark.parametrize(
     ("options", "error"), [({"device_map": "auto"}, NotImplementedError), ({"device_map": 3}, ValueError)]
 )
-def test_a_mistake_in_the_arguments_is_told_as_it_is(whole, options, error):
+def test_a_mistake_in_the_arguments_is_told_as_it_is(checkpoint, options, error):
     with pytest.raises(error, match=r"auto not supported|`device_map` must be"):
-        ImagenCascadePipeline.from_pretrained(whole, **options)
+        ImagenCascadePipeline.from_pretrained(checkpoint, **options)
 
 
-def test_what_the_machine_lacks_is_told_as_it_is(whole, monkeypatch):
+def test_what_the_machine_lacks_is_told_as_it_is(checkpoint, monkeypatch):
     def fill_memory(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(ModelMixin, "_load_pretrained_model", classmethod(fill_memory))
     with pytest.raises(torch.OutOfMemoryError):
-        ImagenCascadePipeline.from_pretrained(whole)
+        ImagenCascadePipeline.from_pretrained(checkpoint)
 
 
-def test_a_quantization_that_cannot_be_is_not_the_files_fault(whole, monkeypatch):
+def test_a_quantization_that_cannot_be_is_not_the_files_fault(checkpoint, monkeypatch):
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("No GPU found. A GPU is needed for quantization.")
 
     config = PipelineQuantizationConfig(quant_mapping={"text_encoder": transformers.BitsAndBytesConfig()})
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(refuse))
     with pytest.raises(RuntimeError, match=r"^No GPU found"):
-        ImagenCascadePipeline.from_pretrained(whole, quantization_config=config)
+        ImagenCascadePipeline.from_pretrained(checkpoint, quantization_config=config)
 
 
-def test_an_error_outside_of_a_component_leaves_a_whole_folder_alone(whole):
+def test_an_error_outside_of_a_component_leaves_a_whole_folder_alone(checkpoint):
     for error in (ValueError("x"), TypeError("x"), RuntimeError("x")):
-        assert load_failure(str(whole), "model_index.json", error, {}) is None
+        assert load_failure(str(checkpoint), "model_index.json", error, {}) is None
 
 
 def test_a_u_net_alone_is_refused_by_its_file(folder):

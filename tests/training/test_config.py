@@ -92,6 +92,14 @@ def test_the_refusal_of_a_missing_key_says_how_to_give_it(tmp_path: Path) -> Non
         load_config(tmp_path / "run.yaml")
 
 
+def test_an_empty_section_is_refused_with_one_of_its_parts(write: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match=r"`preview` is empty; give its parts, such as preview\.every_steps"):
+        load_config(write(preview=None))
+    with pytest.raises(ValueError, match="`ema` is empty"):
+        load_config(write(), ["--ema", "null"])
+    assert load_config(write(lora=None)).lora is None
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`path` is .*none\.yaml"):
         load_config(tmp_path / "none.yaml")

@@ -46,9 +46,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
             _set(values, name, cfgparsing.parse_string(value))
         if values.get("precision") in _FULL_PRECISION:
             values["precision"] = "no"
+        _refuse_empty_sections(values)
         return cfgparsing.decode(TrainConfig, values)
     except DraccusException as error:
         raise ValueError(f"{path} is refused: {_told(error)}") from error
+
+
+def _refuse_empty_sections(values: dict[str, Any]) -> None:
+    for section in fields(TrainConfig):
+        if section.name in values and values[section.name] is None and is_dataclass(section.type):
+            example = fields(section.type)[0].name
+            raise ValueError(
+                f"`{section.name}` is empty; give its parts, such as {section.name}.{example}, or leave it out."
+            )
 
 
 def _told(error: BaseException) -> str:

@@ -47,7 +47,9 @@ def join(folders: Sequence[Path], out: Path, first: int | None) -> int:
 def check_folder(folder: Path, out: Path) -> None:
     """Refuse a folder without a `metadata.jsonl`, and one that lies in `out`."""
     if not (folder / "metadata.jsonl").is_file():
-        raise ValueError(f"`folders` has {str(folder)!r}, which has no metadata.jsonl; give image folders.")
+        raise ValueError(
+            f"{str(folder)!r} has no metadata.jsonl; give an image folder, such as make_dataset.py writes."
+        )
     if out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ValueError(f"`out` is {str(out)!r}, in which {str(folder)!r} lies; give another folder.")
 

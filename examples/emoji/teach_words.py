@@ -1,7 +1,7 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Teach a base's text adapter to read descriptions as the nouns that they describe; the U-Net stays as it is.
 
-python examples/emoji/teach_words.py --unet runs/base_64/unet --data runs/data/mixed --encoder runs/encoder \
+python examples/emoji/teach_words.py --unet runs/base_64/unet --data runs/data/described --encoder runs/encoder \
     --out runs/base_64_taught
 
 "Purring pet with whiskers" shall become the tokens that "a cat" is to the U-Net, alone and within a caption ("... wearing a

@@ -3,7 +3,7 @@
 
 python examples/emoji/describe.py runs/data/singles_128 --out runs/data/described_128
 
-"purring pet with whiskers", "喵星人": `descriptions.jsonl` has about thirty for each noun, each in both languages. The last
+"purring pet with whiskers", "喵星人": `descriptions.jsonl` has about fifty for each noun, each in both languages. The last
 two of each are left out, so that one can see what was understood rather than remembered.
 """
 

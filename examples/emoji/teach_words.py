@@ -1,7 +1,7 @@
 # Copyright 2026 The diffusers-imagen authors. Licensed under the Apache License, Version 2.0.
 """Teach a base's text adapter to read descriptions as the nouns that they describe; the U-Net stays as it is.
 
-python examples/emoji/teach_words.py --unet runs/base_64/unet --data runs/data/described --encoder runs/encoder \
+python examples/emoji/teach_words.py --unet runs/base_64/unet --data runs/data/mixed --encoder runs/encoder \
     --out runs/base_64_taught
 
 "Purring pet with whiskers" shall become the tokens that "a cat" is to the U-Net, alone and within a caption ("... wearing a
@@ -37,8 +37,17 @@ _REPORT_EVERY = 100
 
 
 def captions_of(folder: Path, count: int, chosen: random.Random) -> list[str]:
-    """Read some of a data set's captions, as many scenes as halve the count."""
-    lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    """Read some of a data set's captions, as many scenes as halve the count.
+
+    Raises:
+        ValueError: If the folder has no `metadata.jsonl`.
+    """
+    metadata = folder / "metadata.jsonl"
+    if not metadata.is_file():
+        raise ValueError(
+            f"`folder` {folder} has no metadata.jsonl; give a folder that make_dataset.py or join.py made."
+        )
+    lines = metadata.read_text(encoding="utf-8").splitlines()
     return [
         caption for line in chosen.sample(lines, min(count // 2, len(lines))) for caption in json.loads(line)["text"]
     ]
@@ -142,6 +151,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     chosen = random.Random(arguments.seed)
+    captions = captions_of(arguments.data, arguments.captions, chosen)
     unet = ImagenUNet2DConditionModel.from_pretrained(arguments.unet).eval()
     reader = Reader(*load_text_encoder(arguments.encoder), unet.text_adapter)
     described = read_descriptions()
@@ -149,7 +159,7 @@ def main() -> None:
     lessons = lessons_of(reader, taught, chosen, arguments.variants)
     # The last of each is the suite's; the one before may be looked at.
     asked = lessons_of(reader, {noun: known[-UNSEEN : -UNSEEN + 1] for noun, known in described.items()}, chosen, 0)
-    kept = list(reader.read(captions_of(arguments.data, arguments.captions, chosen)).values())
+    kept = list(reader.read(captions).values())
     teaching = Teaching(unet.text_adapter, lessons, kept, nouns_of(reader, list(described)), arguments.lr)
     before = understood(unet.text_adapter, asked, teaching.nouns)
     print(f"{len(lessons)} lessons, {len(kept)} captions; {before:.1%} of {len(asked)} understood", flush=True)

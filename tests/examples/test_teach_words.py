@@ -2,6 +2,7 @@
 
 import copy
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,17 +49,29 @@ def test_a_description_shall_be_read_as_its_noun_and_the_words_around_it_as_they
 
 def test_only_what_has_eyes_wears_something(reader):
     from captions import Caption
-    from word_lessons import AROUND, AROUND_HEADS, lessons_of
+    from word_lessons import AROUND, AROUND_HEADS, lessons_of, plain_of
 
     described = {
         "banana": [Caption("monkeys peel it", "猴子爱剥的水果")],
         "cat": [Caption("it purrs", "会打呼噜的宠物")],
     }
-    counts = {name: len(AROUND) + 1 for name in described} | {"cat": len(AROUND) + len(AROUND_HEADS) + 1}
+    # What is read around the plain words tells which captions were made, as texts.
+    read = []
+    monitored = SimpleNamespace(
+        read=lambda captions: read.extend(captions) or reader.read(captions),
+        span=reader.span,
+        tokenizer=reader.tokenizer,
+    )
     for name, description in described.items():
-        lessons = lessons_of(reader, {name: description}, random.Random(0), variants=counts[name] - 1)
+        read.clear()
+        around = [*AROUND, *(AROUND_HEADS if name == "cat" else ())]
+        lessons = lessons_of(monitored, {name: description}, random.Random(0), variants=len(around))
         assert {lesson.language for lesson in lessons} == {0, 1}
-        assert max(sum(x.language == y for x in lessons) for y in (0, 1)) == counts[name]
+        for language in (0, 1):
+            words = (description[0].english, description[0].chinese)[language], plain_of(name, language)[0]
+            templates = ["{}", *(pair[language] for pair in around)]
+            made = {template.format(word) for template in templates for word in words}
+            assert {caption for caption in read if any(word in caption for word in words)} == made
 
 
 def test_an_adapter_learns_descriptions_and_keeps_what_captions_were():
@@ -91,3 +104,10 @@ def test_an_adapter_learns_descriptions_and_keeps_what_captions_were():
     assert not adapter.training
     was, now = (model(other, None)[0] for model in (before, adapter))
     assert (now - was).square().mean() < 0.05 * was.square().mean()
+
+
+def test_a_folder_without_captions_is_refused(tmp_path):
+    from teach_words import captions_of
+
+    with pytest.raises(ValueError, match=r"has no metadata\.jsonl; give a folder that make_dataset"):
+        captions_of(tmp_path, 10, random.Random(0))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from captions import Caption, on_background
-from join import check_folder, link_folder, write_metadata
+from join import check_folder, link_folder, read_rows, write_metadata
 from nouns import GLASSES, HATS, Wearable
 
 DESCRIPTIONS = Path(__file__).with_name("descriptions.jsonl")
@@ -90,11 +90,10 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         check_folder(arguments.folder, arguments.out)
+        rows = read_rows(arguments.folder, arguments.first)
     except ValueError as error:
         parser.error(str(error))
     link = link_folder(arguments.folder, arguments.out)
-    lines = (arguments.folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[: arguments.first]
-    rows = [json.loads(line) for line in lines]
     taught = {noun: choices[:-UNSEEN] for noun, choices in read_descriptions().items()}
     taken = describe(rows, taught)
     write_metadata(arguments.out, [row | {"file_name": f"{link}/{row['file_name']}"} for row in taken])

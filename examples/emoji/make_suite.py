@@ -191,13 +191,15 @@ def make_suite(arguments: argparse.Namespace) -> None:
     if out.exists():
         raise ValueError(f"`out` is {out}, which exists; choose another folder, or delete this one.")
     style_files(arguments.art, arguments.styles)
-    if arguments.scenes < 1:
-        raise ValueError(f"`scenes` is {arguments.scenes}; give at least 1.")
+    chosen = [category for category in CATEGORIES if category.name in arguments.categories]
+    shares = Counter(category.name for category in chosen)
+    if arguments.scenes < max(shares.values()):
+        raise ValueError(f"`scenes` is {arguments.scenes}; give at least {max(shares.values())}.")
     if not (arguments.judge / "config.json").is_file():
         raise ValueError(f"`judge` is {arguments.judge}, which holds no judge; train one with train_scene_judge.py.")
     if (arguments.training_data is None) != (arguments.encoder is None):
         raise ValueError("`training_data` and `encoder` make the retrieval baseline together; give both or none.")
-    new = out.with_name(out.name + ".new")
+    new = out.with_name(f".{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     for folder in ("references", "controls"):
         (new / folder).mkdir(parents=True)
@@ -205,8 +207,6 @@ def make_suite(arguments: argparse.Namespace) -> None:
     data = arguments.training_data
     known = set() if data is None else {caption for _, captions in read_entries(data) for caption in captions}
     rows: list[dict[str, Any]] = []
-    chosen = [category for category in CATEGORIES if category.name in arguments.categories]
-    shares = Counter(category.name for category in chosen)
     for category in chosen:
         count = arguments.scenes // shares[category.name]
         rows += write_category(

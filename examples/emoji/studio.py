@@ -170,6 +170,8 @@ class Studio:
         """Choose a noun and a color, with a picture of it in that color; None if this noun cannot have this color."""
         color = self.rng.choice(COLORS)
         noun = self.choose_named([*RECOLORABLE, *COLORED_ART])
+        if f"{color} {noun.singular}" in NOUN_BY_NAME:
+            return None  # "a green apple" is another picture
         own_art = COLORED_ART.get(noun.singular)
         if own_art is not None:
             code_points = own_art.get(color, "")

@@ -68,7 +68,7 @@ def test_a_folder_keeps_to_what_its_pictures_were_drawn_with(tmp_path: Path) -> 
 
 def test_pictures_of_unknown_making_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(ValueError, match=r"has pictures but no drawn_with\.json"):
+    with pytest.raises(ValueError, match=r"with 'pictures' but no drawn_with\.json; choose another folder"):
         claim_folder(tmp_path, {})
 
 

@@ -43,3 +43,33 @@ def test_what_cannot_be_joined_is_refused(tmp_path):
     assert (red / "metadata.jsonl").read_bytes() == before
     with pytest.raises(ValueError, match="give folders of different names"):
         module.join([tmp_path / "a", tmp_path / "b" / "a"], tmp_path / "out", None)
+
+
+def test_nothing_that_somebody_made_is_replaced(tmp_path):
+    red = make(tmp_path / "red", "red")
+    mine = make(tmp_path / "mine", "blue")
+    before = (mine / "metadata.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"whose '0.png' is no link that this made; give a new folder"):
+        module.join([red], mine, None)
+    for picture in mine.glob("*.png"):
+        picture.unlink()
+    with pytest.raises(ValueError, match=r"whose 'metadata.jsonl' is no link"):
+        module.join([red], mine, None)
+    assert (mine / "metadata.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("first", [0, -1])
+def test_pictures_to_take_are_counted_from_one(tmp_path, first):
+    with pytest.raises(ValueError, match=f"`first` is {first}; give at least 1"):
+        module.join([make(tmp_path / "red", "red")], tmp_path / "out", first)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_line_that_cannot_be_read_is_named(tmp_path):
+    red = make(tmp_path / "red", "red")
+    for line, message in (("{", "line 4, is not JSON"), ("[1]", "line 4, has no `file_name`")):
+        rows = (red / "metadata.jsonl").read_text().splitlines()[:3]
+        (red / "metadata.jsonl").write_text("\n".join([*rows, line]) + "\n")
+        with pytest.raises(ValueError, match=message):
+            module.join([red], tmp_path / "out", None)
+    assert not (tmp_path / "out").exists()

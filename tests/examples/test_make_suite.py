@@ -87,7 +87,11 @@ def test_another_seed_makes_other_scenes(arguments: Callable[..., argparse.Names
         for english, chinese in zip(asked[::2], asked[1::2], strict=True):
             choice = described[english.claims.things[0].names[0]][which]
             assert (english.prompt, chinese.prompt) == (choice.english, choice.chinese)
-    for wrong, message in (({"scenes": 0}, "`scenes` is 0"), ({"judge": Path("none")}, "`judge` is none")):
+    for wrong, message in (
+        ({"scenes": 0}, "`scenes` is 0; give at least 1"),
+        ({"scenes": 1, "categories": ["background"]}, "`scenes` is 1; give at least 2"),
+        ({"judge": Path("none")}, "`judge` is none"),
+    ):
         with pytest.raises(ValueError, match=message):
             example.make_suite(arguments(out=arguments().out / "wrong", **wrong))
 

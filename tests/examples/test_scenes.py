@@ -148,6 +148,18 @@ def test_colors_are_drawn_as_both_captions_say(art_folder: Path) -> None:
         assert min(apart, 360 - apart) < 6
 
 
+def test_no_caption_of_a_recolored_thing_is_another_noun_s(art_folder: Path) -> None:
+    colored = [
+        (thing.color, thing.name)
+        for kind in ("color", "count")
+        for scene in scenes_of(art_folder, kind, 1500)
+        for thing in scene.facts.things
+        if thing.color
+    ]
+    assert ("red", "apple") in colored
+    assert not [pair for pair in colored if " ".join(pair) in NOUN_BY_NAME]
+
+
 def test_the_first_named_color_of_a_pair_is_on_the_left(art_folder: Path) -> None:
     for scene in scenes_of(art_folder, "color pair", 40, background="gray"):
         named = re.findall(rf"\b({'|'.join(captions.COLORS_ZH)})\b", scene.text[0])

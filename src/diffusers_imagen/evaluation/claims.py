@@ -128,7 +128,7 @@ def _parse_thing(fields: Mapping[str, Any], known: Mapping[str, tuple[str, ...]]
     color, worn = fields.get("color"), fields.get("worn", [])
     if not isinstance(names, list) or not names:
         raise ValueError(f"`claims.things` has the names {names!r}; give a list of at least one noun.")
-    if not isinstance(number, int) or number < 1:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ValueError(f"`claims.things` has the number {number!r}; give a whole number of at least 1.")
     if not isinstance(worn, list) or not all(isinstance(word, list) and word for word in worn):
         raise ValueError(f"`claims.things` has {worn!r} worn; give a list of the right nouns for each word.")

@@ -29,7 +29,7 @@ def claim_folder(folder: Path, settings: Mapping[str, object]) -> None:
         settings: Checkpoint, steps and whatever else changes pictures; as JSON holds it.
 
     Raises:
-        ValueError: If the folder has pictures that were drawn with something else.
+        ValueError: If the folder has pictures that were drawn with something else, or holds anything but an evaluation.
     """
     wanted, present = json.loads(json.dumps(settings)), drawn_with(folder)
     if present is not None and any(folder.rglob("*.png")):
@@ -43,8 +43,12 @@ def claim_folder(folder: Path, settings: Mapping[str, object]) -> None:
                 f"not {wanted.get(differing[0])!r}; choose another folder, or delete this one."
             )
         return
-    if present is None and (folder / "pictures").exists():
-        raise ValueError(f"`out` is {str(folder)!r}, which has pictures but no {_SETTINGS}; choose another folder.")
+    if present is None and folder.exists():
+        held = [folder] if folder.is_file() else sorted(folder.iterdir())
+        if held:
+            raise ValueError(
+                f"`out` is {str(folder)!r}, with {held[0].name!r} but no {_SETTINGS}; choose another folder."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / _SETTINGS, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
 
@@ -54,7 +58,7 @@ def drawn_with(folder: Path) -> dict[str, Any] | None:
     path = folder / _SETTINGS
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}); choose another folder.") from error
 
 

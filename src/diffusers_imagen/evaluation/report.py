@@ -72,7 +72,8 @@ def _markdown(
     yield f"- pictures: {len(suite.prompts)}"
     yield from ("", "## Scores", "")
     yield (
-        "A picture is a hit if the judge sees all that its prompt claims and no other things. Ceiling: the same judge on "
+        "A picture is a hit if the judge sees all that its prompt claims and no other things; of a prompt that claims a "
+        "concept only, if the surest thing is one that is accepted. Ceiling: the same judge on "
         "real pictures of the scenes. Chance: prompts dealt to the pictures of other scenes. N counts pictures. Intervals "
         "are 95 %, of scenes: the languages of a scene share a seed, and are not independent."
     )

@@ -131,7 +131,11 @@ def read_suite(folder: str | Path) -> Suite:
 def _identity(folder: Path, prompts: Sequence[SuitePrompt]) -> str:
     digest = hashlib.sha256()
     real = {path for prompt in prompts for path in (prompt.reference, prompt.control) if path is not None}
-    for path in (folder / "prompts.jsonl", *sorted((folder / "judge").iterdir()), *sorted(real)):
+    for path in (
+        folder / "prompts.jsonl",
+        *sorted(path for path in (folder / "judge").iterdir() if path.is_file()),
+        *sorted(real),
+    ):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 

@@ -70,8 +70,8 @@ emoji-data: $(VENV)/.installed
 	$(EMOJI)/join.py $(RUNS)/data/scenes_256 --first 6000 --out $(RUNS)/data/scenes_256_part
 	$(EMOJI)/describe.py $(RUNS)/data/singles_128 --out $(RUNS)/data/described_128
 	$(EMOJI)/join.py $(RUNS)/data/layout_128 --out $(RUNS)/data/layout_again
-	$(EMOJI)/join.py $(addprefix $(RUNS)/data/,singles_128 styles_128) --first 12000 --out $(RUNS)/data/few
-	$(EMOJI)/join.py $(addprefix $(RUNS)/data/,scenes_256 layout_128 layout_again described_128 few) --out $(RUNS)/data/described
+	$(EMOJI)/join.py $(addprefix $(RUNS)/data/,singles_128 described_128 styles_128) --first 12000 --out $(RUNS)/data/few
+	$(EMOJI)/join.py $(addprefix $(RUNS)/data/,scenes_256 layout_128 layout_again few) --out $(RUNS)/data/described
 
 peers:
 	$(PYTHON) scripts/convert/peers/environment.py $(PEERS_VENV)

@@ -128,9 +128,7 @@ def load_extractor(name: str, allow_download: bool = False) -> nn.Module:
     """
     kind, _, model = name.partition(":")
     if kind not in ("clip", "dino") or not model:
-        raise ValueError(
-            f"`features` is {name!r}; give 'clip:MODEL' or 'dino:MODEL', MODEL a folder or repository."
-        )
+        raise ValueError(f"`features` is {name!r}; give 'clip:MODEL' or 'dino:MODEL', MODEL a folder or repository.")
     loaded = load_model(model, clip=kind == "clip", allow_download=allow_download)
     return ClipFeatures(loaded) if kind == "clip" else DinoFeatures(loaded)
 
